@@ -1,0 +1,240 @@
+"""Claims of a paper as data, and their verdicts as computed from finished runs. No verdict is typed anywhere.
+
+claims.yaml holds, for each claim: id, where, kind (number, order, trend, picture), statement, reported, protocol, and
+either `test` with the `presets` it can be judged at, or `until`: why nothing judges it yet.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from scipy.stats import spearmanr, ttest_ind
+
+from lib.execution.runs import Failed, Finished, Run
+
+VERDICTS = ("replicated", "partly", "not replicated", "not comparable", "not run")
+KINDS = ("number", "order", "trend", "picture")
+SIGNIFICANCE = 0.025  # one-sided, of every order over seeds
+Outcomes = Sequence[tuple[Run, Finished | Failed | None]]  # every planned run with what became of it
+Word = Literal["replicated", "partly", "not replicated", "not comparable", "not run"]
+
+
+class Verdict(NamedTuple):
+    """One row of the claims table. why: one sentence."""
+
+    paper: str
+    claim: str
+    kind: str
+    preset: str
+    reported: str
+    measured: str
+    verdict: Word
+    why: str
+
+
+class Reading(NamedTuple):
+    """One score over the seeds that finished, one value and one standard error a seed."""
+
+    values: tuple[float, ...]
+    stderrs: tuple[float, ...]
+    unit: str
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds, divisor n - 1; nan for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean where each seed drew its own sample (Monte Carlo checks), from the runs' own."""
+        return math.hypot(*self.stderrs) / len(self.stderrs)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.6g}" if math.isnan(self.spread) else f"{self.mean:.6g} (sd {self.spread:.2g})"
+
+
+class NotRun(Exception):
+    """A score the claim needs is missing."""
+
+
+def load_claims(path: Path) -> dict[str, Any]:
+    """claims.yaml, checked. Raises ValueError naming the claim and what is wrong with it."""
+    document = yaml.safe_load(path.read_text())
+    seen = set()
+    for claim in document["claims"]:
+        name = claim.get("id", "a claim without id")
+        if name in seen:
+            raise ValueError(f"{path}: the id {name} stands twice")
+        seen.add(name)
+        missing = {"id", "where", "kind", "statement", "reported"} - claim.keys()
+        if missing:
+            raise ValueError(f"{path}: {name} lacks {sorted(missing)}")
+        if claim["kind"] not in KINDS:
+            raise ValueError(f"{path}: {name} is of kind {claim['kind']}, which is none of {KINDS}")
+        if ("test" in claim) == ("until" in claim):
+            raise ValueError(f"{path}: {name} needs either a test or `until`, why there is none")
+        if "test" in claim and not {"presets", "protocol"} <= claim.keys():
+            raise ValueError(f"{path}: {name} has a test but no presets or no protocol")
+    return document
+
+
+def judge(claim: Mapping[str, Any], paper: str, preset: str, outcomes: Outcomes) -> Verdict:
+    """The verdict on one claim from all planned runs of a preset."""
+
+    def say(verdict: Word, why: str, measured: str = "") -> Verdict:
+        return Verdict(paper, claim["id"], claim["kind"], preset, reported_text(claim), measured, verdict, why)
+
+    if "until" in claim:
+        return say("not run", f"Not run: {claim['until']}.")
+    if preset not in claim["presets"]:
+        reason = claim.get("not_comparable") or f"the {preset} preset is too small to judge it"
+        return say("not comparable", f"Not comparable: {reason}.")
+    test = claim["test"]
+    try:
+        if "increasing" in test:
+            word, why, measured = _judge_order(test, outcomes)
+        elif "spearman_at_least" in test:
+            word, why, measured = _judge_trend(test, outcomes)
+        else:
+            word, why, measured = _judge_number(claim, outcomes)
+    except NotRun as missing:
+        return say("not run", f"Not run: {missing}.")
+    involved = _experiments(test)
+    lost = [run.name for run, outcome in outcomes if isinstance(outcome, Failed) and run.experiment in involved]
+    if lost:
+        word = "partly" if word == "replicated" else word
+        why += f" {len(lost)} of its runs diverged ({'; '.join(lost)}), so it is at most partly replicated."
+    return say(word, why, measured)
+
+
+def _judge_number(claim: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
+    test, reported = claim["test"], claim["reported"]
+    reading = read_score(test["score"], outcomes)
+    if test.get("in_range"):
+        low, high = reported["range"]
+        inside = low <= reading.mean <= high
+        where = "inside" if inside else "outside"
+        return _word(inside), f"The mean over {_seeds(reading)} is {where} the reported range.", str(reading)
+    distance = abs(reading.mean - reported["value"])
+    if "within" in test:
+        allowed, rule = test["within"], f"{test['within']:g}"
+    else:
+        if math.isnan(reading.stderr):
+            raise NotRun(f"{test['score']} has no standard error")
+        allowed, rule = test["within_stderr"] * reading.stderr, f"{test['within_stderr']:g} standard errors"
+    close = distance <= allowed
+    compare = "within" if close else "beyond"
+    why = f"|measured - reported| = {distance:.2g}, {compare} the tolerance of {rule}; {_seeds(reading)}."
+    return _word(close), why, str(reading)
+
+
+def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
+    """Each score above the one before it by more than `margin`: Welch's t-test over seeds, one-sided."""
+    names, margin = test["increasing"], test["margin"]
+    readings = [read_score(name, outcomes) for name in names]
+    held, undecided, broken = [], [], []
+    for (low_name, low), (high_name, high) in pairwise(zip(names, readings, strict=True)):
+        pair = f"{high_name} - {low_name} = {high.mean - low.mean:.3g}"
+        p = _p_greater(high.values, [value + margin for value in low.values])
+        if math.isnan(p):
+            raise NotRun("an order needs at least two seeds, for with one there is no spread")
+        (held if p < SIGNIFICANCE else broken if p > 1 - SIGNIFICANCE else undecided).append(pair)
+    measured = " < ".join(str(reading) for reading in readings)
+    rule = f"> {margin:g} at one-sided {SIGNIFICANCE:.1%} over {_seeds(readings[-1])}"
+    parts = [
+        f"{label}: {'; '.join(pairs)}"
+        for label, pairs in (("holds", held), ("undecided", undecided), ("opposite", broken))
+        if pairs
+    ]
+    word: Word = "replicated" if not undecided and not broken else "partly" if held else "not replicated"
+    return word, f"{'. '.join(parts)} ({rule}).", measured
+
+
+def _p_greater(high: Sequence[float], low: Sequence[float]) -> float:
+    """p of mean(high) > mean(low) under Welch's test; nan with one seed each; a side without spread is a constant."""
+    if len(high) < 2 and len(low) < 2:
+        return math.nan
+    if len(set(high)) == 1 and len(set(low)) == 1:
+        return 0.0 if high[0] > low[0] else 1.0
+    if len(low) == 1:  # a baseline that draws nothing is a constant, so a one-sample test
+        low = [low[0]] * len(high)
+    if len(high) == 1:
+        high = [high[0]] * len(low)
+    return float(ttest_ind(high, low, equal_var=False, alternative="greater").pvalue)
+
+
+def _judge_trend(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
+    correlations = []
+    for outcome in _finished(test["experiment"], outcomes):
+        rows = outcome.history()
+        correlations.append(float(spearmanr([r[test["over"]] for r in rows], [r[test["column"]] for r in rows])[0]))
+    enough = [value >= test["spearman_at_least"] for value in correlations]
+    word: Word = "replicated" if all(enough) else "partly" if any(enough) else "not replicated"
+    why = f"Spearman's correlation reaches {test['spearman_at_least']:g} in {sum(enough)} of {len(enough)} seeds."
+    return word, why, ", ".join(f"{value:.3f}" for value in correlations)
+
+
+def read_score(name: str, outcomes: Outcomes) -> Reading:
+    """`experiment.score` over all finished seeds. Raises NotRun if a planned run is missing or none finished."""
+    experiment, score = name.rsplit(".", 1)
+    scores = [outcome.scores[score] for outcome in _finished(experiment, outcomes)]
+    return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit)
+
+
+def _finished(experiment: str, outcomes: Outcomes) -> list[Finished]:
+    of_experiment = [outcome for run, outcome in outcomes if run.experiment == experiment]
+    finished = [outcome for outcome in of_experiment if isinstance(outcome, Finished)]
+    missing = of_experiment.count(None)
+    if missing or not of_experiment:
+        raise NotRun(f"{missing or 'all'} of the runs of {experiment} are not computed")
+    if not finished:
+        raise NotRun(f"every run of {experiment} diverged")
+    return finished
+
+
+def _experiments(test: Mapping[str, Any]) -> set[str]:
+    names = test.get("increasing") or [test.get("score") or f"{test['experiment']}.{test['column']}"]
+    return {name.rsplit(".", 1)[0] for name in names}
+
+
+def _word(holds: bool) -> Word:
+    return "replicated" if holds else "not replicated"
+
+
+def _seeds(reading: Reading) -> str:
+    return f"{len(reading.values)} seed{'s' if len(reading.values) > 1 else ''}"
+
+
+def reported_text(claim: Mapping[str, Any]) -> str:
+    """What the paper reports, as one short text."""
+    reported = claim["reported"]
+    if "text" in reported:
+        return str(reported["text"])
+    unit = f" {reported['unit']}" if "unit" in reported else ""
+    if "range" in reported:
+        return f"{reported['range'][0]:g} to {reported['range'][1]:g}{unit}"
+    return f"{reported['value']:g}{unit}"
+
+
+def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """How many claims got each word, in the fixed order, zeros included."""
+    return {word: sum(verdict.verdict == word for verdict in verdicts) for word in VERDICTS}
+
+
+def fallen(now: Sequence[Verdict], published: Sequence[Verdict]) -> list[tuple[Verdict, Verdict]]:
+    """Pairs (published, now) of claims whose verdict fell: from replicated to partly or not, or from partly to not.
+
+    A claim that can no longer be judged ("not run") fell too; one never published cannot fall.
+    """
+    rank = {"replicated": 2, "partly": 1}
+    before = {(v.paper, v.claim, v.preset): v for v in published}
+    pairs = [(before[key], v) for v in now if (key := (v.paper, v.claim, v.preset)) in before]
+    return [(old, new) for old, new in pairs if rank.get(new.verdict, 0) < rank.get(old.verdict, 0)]

@@ -1,0 +1,111 @@
+"""data/registry.yaml, read; and where data lies on this machine."""
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+import lib
+from lib.errors import UserError
+
+REGISTRY = Path(lib.__file__).resolve().parent.parent / "data" / "registry.yaml"
+
+
+@dataclass(frozen=True)
+class RegisteredFile:
+    path: str  # below the data root
+    sha256: str
+    bytes: int
+    unpacked: str | None = None  # SHA-256 of the same file without .gz
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    name: str
+    title: str
+    home: str
+    licence: str
+    images: tuple[int, int, int, int]  # (N, C, H, W)
+    classes: int  # 0: no labels
+    max_value: int
+    splits: Mapping[str, range]
+    digest: str
+    files: tuple[RegisteredFile, ...]
+    wheel: str | None = None
+    mirrors: tuple[str, ...] = ()
+
+
+def _entry(name: str, fields: dict[str, Any]) -> Entry:
+    return Entry(
+        name,
+        **fields
+        | {
+            "images": tuple(fields["images"]),
+            "splits": MappingProxyType({split: range(*ends) for split, ends in fields["splits"].items()}),
+            "files": tuple(RegisteredFile(**file) for file in fields["files"]),
+            "mirrors": tuple(fields.get("mirrors", ())),
+        },
+    )
+
+
+@functools.cache
+def entries(registry: Path) -> Mapping[str, Entry]:
+    """Every data set of a registry file, in its order."""
+    try:
+        content = yaml.safe_load(registry.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{registry} cannot be read ({error.strerror}): regen runs from a checkout, as `make` installs it"
+        ) from None
+    return MappingProxyType({name: _entry(name, fields) for name, fields in content["datasets"].items()})
+
+
+def entry(name: str) -> Entry:
+    known = entries(REGISTRY)
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    raise UserError(f"There is no data set {name!r}.{guess} Known are {', '.join(known)}.")
+
+
+def names() -> list[str]:
+    return list(entries(REGISTRY))
+
+
+def digest(name: str) -> str:
+    """SHA-256 that the content of a data set must have; from the registry, so no data are needed."""
+    return entry(name).digest
+
+
+def data_root(data_dir: Path | None = None) -> Path:
+    """The argument; else REGEN_DATA; else `regen` in the user's cache folder (~/.cache on Linux)."""
+    if data_dir is not None:
+        return Path(data_dir).expanduser().resolve()
+    if named := os.environ.get("REGEN_DATA"):
+        return Path(named).expanduser().resolve()
+    return _cache_folder() / "regen"
+
+
+def _cache_folder() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    return Path(os.environ.get(variable) or Path.home() / ".cache")
+
+
+def offline() -> bool:
+    """Whether REGEN_OFFLINE forbids every download."""
+    return os.environ.get("REGEN_OFFLINE", "0").lower() not in ("", "0", "false", "no")
+
+
+def fetch_command(name: str, root: Path) -> str:
+    """What a user types to get a data set into `root`."""
+    return f"`regen data fetch {name}" + ("`" if root == data_root() else f" --data-dir {root}`")

@@ -1,0 +1,203 @@
+"""Compute one run, exactly once, into its folder."""
+
+import dataclasses
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import save_file
+from threadpoolctl import threadpool_limits
+
+from lib.errors import RunFailed
+from lib.execution.runs import Run, Store, history_csv, write_sums
+from lib.execution.workspace import CHECKPOINT, Diverged, Outcome, OutOfTime, Workspace
+from lib.results import readable_json, score_to_json
+from lib.training.provenance import commit, peak_memory_bytes, stable_provenance
+
+Compute = Callable[[Run, Workspace], Outcome]
+
+
+class Options(NamedTuple):
+    """How to compute; nothing here moves a number on one device."""
+
+    device: str = "cpu"
+    checkpoint_seconds: float = 10.0
+    deadline: float | None = None  # time.time() at which to stop
+
+
+class Report(NamedTuple):
+    """What became of one run. `said` is a sentence for the user, empty where there is nothing to say."""
+
+    run: Run
+    ending: Literal["finished", "kept", "failed", "out of time", "crashed"]
+    seconds: float
+    said: str = ""
+
+
+@contextmanager
+def deterministic(device: str) -> Iterator[None]:
+    """One thread on a CPU, deterministic algorithms, no TF32; what was set before is restored."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with a fixed workspace
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 2 % of a step
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+def execute(
+    run: Run,
+    compute: Compute,
+    store: Store,
+    options: Options,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Compute `run` unless it is there; go on from its checkpoint if it was begun.
+
+    A second process that wants the same run waits for the first and then finds it finished. A diverged run ends as a
+    folder with failure.json and its evidence. An exception nobody expected is kept as traceback.txt beside the
+    checkpoint. Disk errors are raised: every other run would meet them too.
+    """
+    began = time.monotonic()
+    said = ""
+    store.lock_path(run).parent.mkdir(parents=True, exist_ok=True)
+    with _alone(store.lock_path(run), options.deadline) as alone:
+        if not alone:
+            return Report(run, "out of time", time.monotonic() - began, "another process was still computing it")
+        state = store.state(run)
+        if state in ("finished", "failed"):
+            return Report(run, "kept" if state == "finished" else "failed", 0.0, _reason(store, run))
+        if state == "damaged":
+            said = f"was damaged ({store.set_aside_damaged(run)}), set aside and computed again"
+        folder = store.begun_folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        workspace = Workspace(
+            folder,
+            run.seed,
+            options.device,
+            checkpoint_seconds=options.checkpoint_seconds,
+            deadline=options.deadline,
+            progress=progress,
+        )
+        try:
+            with deterministic(options.device):
+                provenance = stable_provenance(run.paper, torch.device(options.device))
+                outcome = compute(run, workspace)
+            _finish(store, run, _finished_files(run, outcome, provenance), workspace, provenance)
+            return Report(run, "finished", workspace.seconds, said)
+        except OutOfTime as stopped:
+            return Report(run, "out of time", workspace.seconds, str(stopped))
+        except Diverged as diverged:
+            _finish(store, run, _failed_files(diverged), workspace, provenance)
+            return Report(run, "failed", workspace.seconds, diverged.reason)
+        except (OSError, RunFailed):
+            raise
+        except Exception as error:  # a bug in one run must not take the others down
+            (folder / "traceback.txt").write_text(traceback.format_exc())
+            said = f"{type(error).__name__}: {error} (whole traceback in {folder / 'traceback.txt'})"
+            return Report(run, "crashed", workspace.seconds, said)
+
+
+@contextmanager
+def _alone(lock_path: Path, deadline: float | None) -> Iterator[bool]:
+    """Hold the run's lock; the system frees it when its holder dies. Gives False if the deadline comes first."""
+    lock = FileLock(lock_path)
+    timeout = -1 if deadline is None else max(0.0, deadline - time.time())
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _reason(store: Store, run: Run) -> str:
+    return getattr(store.read(run), "reason", "")
+
+
+def _finished_files(run: Run, outcome: Outcome, provenance: dict[str, Any]) -> Callable[[Path], None]:
+    record = {
+        "schema": 1,
+        "paper": run.paper,
+        "experiment": run.experiment,
+        "preset": run.preset,
+        "seed": run.seed,
+        "fingerprint": run.fingerprint,
+        "scores": {name: score_to_json(score) for name, score in outcome.scores.items()},
+        "facts": dict(outcome.facts),
+        "provenance": provenance,
+    }
+
+    def write(folder: Path) -> None:
+        (folder / "results.json").write_text(readable_json(record))
+        (folder / "history.csv").write_text(history_csv(outcome.history))
+        if outcome.weights:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in outcome.weights.items()}
+            save_file(weights, folder / "weights.safetensors")
+        if outcome.samples is not None:
+            _write_png(folder / "samples.png", outcome.samples)
+
+    return write
+
+
+def _failed_files(diverged: Diverged) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "failure.json").write_text(readable_json({"reason": diverged.reason, "step": diverged.step}))
+        (folder / "history.csv").write_text(history_csv(diverged.history))
+
+    return write
+
+
+def _finish(
+    store: Store, run: Run, write: Callable[[Path], None], workspace: Workspace, provenance: dict[str, Any]
+) -> None:
+    """Write the folder aside, list its digests, rename it into place, drop the checkpoint."""
+    whole = store.folder(run).with_name(run.fingerprint + ".whole")
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir()
+    write(whole)
+    checkpoint = workspace.folder / CHECKPOINT
+    if (whole / "failure.json").exists() and checkpoint.exists():
+        shutil.copy(checkpoint, whole / CHECKPOINT)  # evidence: the last state that was still finite
+    record = {
+        **provenance,
+        "commit": commit(),
+        "config": dataclasses.asdict(run.config),
+        "data": dict(run.data),
+        "algorithm_version": run.algorithm_version,
+        "fingerprint": run.fingerprint,
+        "wall_seconds": round(workspace.seconds, 3),
+        "resumed_at_steps": workspace.resumed_at,
+        "peak_memory_bytes_of_process": peak_memory_bytes(),
+    }
+    (whole / "run.json").write_text(readable_json(record))
+    write_sums(whole)
+    whole.rename(store.folder(run))
+    shutil.rmtree(workspace.folder)
+
+
+def _write_png(path: Path, sheet: torch.Tensor) -> None:
+    from PIL import Image
+
+    pixels = sheet.cpu().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path)

@@ -1,0 +1,117 @@
+"""Who computes a plan: this process, or the workers of a dask cluster. The numbers do not depend on which."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.errors import UserError
+from lib.execution.execute import Compute, Options, Report, execute
+from lib.execution.progress import Progress
+from lib.execution.runs import Run, Store
+from lib.results import write_atomically
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+HEARTBEAT = "progress.json"
+
+
+def run_here(runs: Sequence[Run], compute: Compute, store: Store, options: Options, progress: Progress) -> list[Report]:
+    """One run after the other in this process."""
+    reports = []
+    for run in runs:
+        report = execute(run, compute, store, options, partial(progress.advance, run))
+        progress.ended(report)
+        reports.append(report)
+    return reports
+
+
+def run_on_cluster(
+    runs: Sequence[Run],
+    compute: Compute,
+    store: Store,
+    options: Options,
+    progress: Progress,
+    *,
+    workers: int,
+    scheduler: str | None = None,
+) -> list[Report]:
+    """Each run is one task of one thread on a dask cluster: `workers` processes here, or those of `scheduler`.
+
+    The store's folder must be the same files for every worker. Workers tell how far they are by a small file in the
+    begun run's folder, so any scheduler will do. A run whose worker was lost twice is reported as crashed.
+    """
+    with _client(workers, scheduler) as client:
+        from distributed import wait
+
+        shared = (compute, Store(store.root.resolve()), options)
+        futures = {client.submit(_execute_on_worker, run, *shared, key=run.fingerprint, retries=1): run for run in runs}
+        waiting, reports = set(futures), []
+        while waiting:
+            try:
+                done, waiting = wait(waiting, timeout=0.5, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                done = set()
+            for future in done:
+                report = _report(future, futures[future])
+                progress.ended(report)
+                reports.append(report)
+            for future in waiting:
+                _show_heartbeat(store.begun_folder(futures[future]) / HEARTBEAT, futures[future], progress)
+        return reports
+
+
+def _report(future, run: Run) -> Report:  # type: ignore[no-untyped-def] - distributed has no public stubs
+    try:
+        return future.result()
+    except OSError:
+        raise  # a full or read-only disk: every run would meet it
+    except Exception as error:  # the worker died, or its environment lacks something
+        return Report(run, "crashed", 0.0, f"{type(error).__name__}: {error}")
+
+
+def _execute_on_worker(run: Run, compute: Compute, store: Store, options: Options) -> Report:
+    path = store.begun_folder(run) / HEARTBEAT
+    return execute(run, compute, store, options, partial(_write_heartbeat, path))
+
+
+def _write_heartbeat(path: Path, done: int, total: int) -> None:
+    write_atomically(path, json.dumps([done, total]))
+
+
+def _show_heartbeat(path: Path, run: Run, progress: Progress) -> None:
+    try:
+        progress.advance(run, *json.loads(path.read_text()))
+    except (OSError, ValueError):  # not begun, or just finished
+        progress.advance(run, 0, 1)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> "Iterator[Client]":
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise UserError(
+            "Running on several workers needs the package `distributed`: install regen[reports], or use --workers 1."
+        ) from None
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=10)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise UserError(
+                f"No dask scheduler answers at {scheduler} ({error}): start one, or leave out --scheduler."
+            ) from None
+        with client:
+            yield client
+        return
+    # One thread a worker: that is the setting in which numbers are equal on any number of cores.
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs="ERROR"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -1,0 +1,63 @@
+"""Progress of many runs: a bar on a terminal, one line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from tqdm import tqdm
+
+from lib.execution.execute import Report
+from lib.execution.runs import Run
+
+
+class Progress:
+    """The share of all work that is done, runs counting alike. Use as a context manager.
+
+    every: seconds between two lines where the stream is no terminal.
+    """
+
+    def __init__(self, runs: Sequence[Run], stream: TextIO | None = None, every: float = 5.0) -> None:
+        self.stream = stream or sys.stderr
+        self.every, self._began, self._line_at = every, time.monotonic(), time.monotonic()
+        self._share = {run.fingerprint: 0.0 for run in runs}
+        self._ended = 0
+        bar = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
+        self._bar = tqdm(total=len(runs), bar_format=bar, file=self.stream) if self.stream.isatty() else None
+        self._describe()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, run: Run, done: int, total: int) -> None:
+        self._share[run.fingerprint] = done / total
+        if self._bar is not None:
+            self._describe()
+        elif time.monotonic() - self._line_at >= self.every:
+            self._line_at = time.monotonic()
+            share = sum(self._share.values()) / len(self._share)
+            left = (1 / share - 1) * (time.monotonic() - self._began) if share else float("nan")
+            self.say(f"{self._ended}/{len(self._share)} runs, {share:.0%}, about {left:.0f} s left")
+
+    def ended(self, report: Report) -> None:
+        self._ended += 1
+        self._share[report.run.fingerprint] = 1.0
+        if report.ending != "kept" or report.said:
+            said = f": {report.said}" if report.said else ""
+            self.say(f"{report.run.name}: {report.ending} after {report.seconds:.1f} s{said}")
+        self._describe()
+
+    def say(self, text: str) -> None:
+        if self._bar is None:
+            print(text, file=self.stream, flush=True)
+        else:
+            self._bar.write(text, file=self.stream)
+
+    def _describe(self) -> None:
+        if self._bar is not None:
+            self._bar.n = round(sum(self._share.values()), 3)
+            self._bar.set_description_str(f"{self._ended}/{len(self._share)} runs")

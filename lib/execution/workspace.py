@@ -1,0 +1,105 @@
+"""What a training loop may ask of the run it belongs to: to go on, to be kept, to be stopped in time."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lib.errors import RunFailed
+from lib.results import Score
+from lib.training.checkpoints import load_checkpoint, restore_, save_checkpoint, training_tensors
+from lib.training.randomness import Streams
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class Outcome(NamedTuple):
+    """What a paper's `compute` hands back; the store writes it. A part that a run does not have stays empty."""
+
+    scores: Mapping[str, Score]
+    history: list[dict[str, float]]
+    weights: Mapping[str, Tensor]
+    samples: Tensor | None = None  # (C, H, W) uint8, one sheet
+    facts: Mapping[str, Any] = {}  # what was counted or chosen on the way and is no score: parameters, a step size
+
+
+class OutOfTime(Exception):
+    """The time budget is spent; the checkpoint is written and the same command goes on from it."""
+
+
+class Diverged(RunFailed):
+    """A loss or parameter left the finite numbers."""
+
+    def __init__(self, reason: str, step: int, history: list[dict[str, float]]) -> None:
+        super().__init__(reason)
+        self.reason, self.step, self.history = reason, step, history
+
+
+class Workspace:
+    """One run's folder while it is begun.
+
+    checkpoint_seconds: at least so long between two checkpoints. deadline: time.time() at which to stop, or None.
+    progress: called with (steps done, steps in all) at most twice a second.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        device: torch.device | str = "cpu",
+        *,
+        checkpoint_seconds: float = 10.0,
+        deadline: float | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.folder, self.device, self.streams = folder, torch.device(device), Streams(seed, device)
+        self.checkpoint_seconds, self.deadline, self._progress = checkpoint_seconds, deadline, progress
+        self.seconds_before = 0.0  # wall seconds that earlier, interrupted attempts put into the checkpoint
+        self.resumed_at: list[int] = []
+        self._began = self._kept = self._shown = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of this run so far, those before the last checkpoint of killed attempts included."""
+        return self.seconds_before + time.monotonic() - self._began
+
+    def resume_(self, **parts: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
+        """Put the last checkpoint into `parts`; return its state, {"step": 0, "history": []} where there is none."""
+        checkpoint = load_checkpoint(self.folder / CHECKPOINT, self.device)
+        if checkpoint is None:
+            return {"step": 0, "history": []}
+        restore_(training_tensors(**parts), checkpoint.tensors)
+        self.seconds_before = checkpoint.state.pop("seconds")
+        self.resumed_at = [*checkpoint.state.pop("resumed_at"), checkpoint.state["step"]]
+        return checkpoint.state
+
+    def keep(
+        self, state: Mapping[str, Any], total: int, **parts: nn.Module | torch.optim.Optimizer
+    ) -> None:
+        """Call after every step with the state to go on from: {"step": steps done, "history": rows, ...}.
+
+        Writes a checkpoint when one is due, shows progress, and raises OutOfTime, checkpoint written, past the
+        deadline. Costs one clock reading otherwise, and never waits for the device.
+        """
+        now = time.monotonic()
+        late = self.deadline is not None and time.time() >= self.deadline
+        if late or now - self._kept >= self.checkpoint_seconds:
+            extra = {"seconds": self.seconds, "resumed_at": self.resumed_at}
+            save_checkpoint(self.folder / CHECKPOINT, training_tensors(**parts), {**state, **extra})
+            self._kept = time.monotonic()
+        if now - self._shown >= 0.5 or state["step"] == total:
+            self._progress(state["step"], total)
+            self._shown = now
+        if late:
+            raise OutOfTime(f"out of time after step {state['step']} of {total}")
+
+
+def require_finite(value: float, what: str, step: int, history: list[dict[str, float]]) -> float:
+    """`value`, or Diverged with one sentence if it is not finite."""
+    if not math.isfinite(value):
+        raise Diverged(f"{what} became {value} at step {step}: the run diverged and was stopped.", step, history)
+    return value

@@ -1,0 +1,1 @@
+"""Losses with a textbook form, each summed over pixels and kept per image."""

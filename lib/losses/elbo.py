@@ -1,0 +1,44 @@
+"""The two terms of the variational bound (Kingma & Welling 2013, eq. 7 and appendix B), in nats per image."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+class _BernoulliLogLikelihood(torch.autograd.Function):
+    """Sum over pixels of x l - softplus(l), with its derivative x - sigmoid(l) written out.
+
+    Equal to binary_cross_entropy_with_logits to rounding (tested), at a third of its time on one CPU thread: logarithms
+    are what costs, so 16 of the factors of prod_d (1 + exp -|l_d|), each in (1, 2], are multiplied before each one.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(x, logits)
+        factors = logits.abs().neg_().exp_().add_(1)
+        groups = math.gcd(16, factors.shape[-1])
+        softplus = factors.unflatten(-1, (groups, -1)).prod(-2).log_().sum(-1) + logits.clamp_min(0).sum(-1)
+        return torch.mul(x, logits).sum(-1) - softplus
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[None, Tensor]:
+        x, logits = ctx.saved_tensors
+        return None, torch.sub(x, torch.sigmoid(logits)).mul_(upstream.unsqueeze(-1))
+
+
+def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
+    """log p(x|z) = sum_d x_d log y_d + (1 - x_d) log(1 - y_d), y = sigmoid(logits); nats, <= 0; appendix C.1.
+
+    x: (B, D) in {0, 1}; logits: (..., B, D). Returns (..., B). Differentiable once, in the logits. Summed over pixels:
+    a mean over pixels would make the KL term D times too strong. For x strictly between 0 and 1 this is a cross-entropy
+    and no likelihood; lib.likelihood checks that where a number is reported, the training loop need not wait for it.
+    """
+    return _BernoulliLogLikelihood.apply(x, logits)
+
+
+def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mean, diag exp logvar) || N(0, I)) in nats, >= 0; appendix B with its sign turned: (B, Z) -> (B,)."""
+    return 0.5 * (mean.square() + torch.exp(logvar) - 1.0 - logvar).sum(-1)

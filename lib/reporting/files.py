@@ -1,0 +1,28 @@
+"""Files that are whole or absent: written beside their place, then renamed into it."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes | str) -> str:
+    """Write `data` (text as UTF-8) to `path`, making its folder. Returns the SHA-256 of the bytes, in hex.
+
+    A reader sees the old file or the new one, never half of one. Raises OSError (disk full, no permission), and then
+    leaves nothing behind.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)  # mkstemp makes 0600: a page is to be read by others
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""What every training loop needs: named randomness, exact checkpoints, provenance."""

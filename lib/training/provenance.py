@@ -1,0 +1,80 @@
+"""What a number was made with: code, versions, device, threads, determinism."""
+
+import hashlib
+import platform
+import resource
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@cache
+def source_digest(paper: str) -> str:
+    """sha256 over every source file that a run of `paper` can execute: lib, the paper's folder, the registry."""
+    files = sorted(
+        path
+        for folder in (REPOSITORY / "lib", REPOSITORY / "replications" / paper)
+        for path in folder.rglob("*")
+        if path.suffix in {".py", ".yaml"}
+    )
+    digest = hashlib.sha256()
+    for path in [*files, REPOSITORY / "data" / "registry.yaml"]:
+        digest.update(f"{path.relative_to(REPOSITORY).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def commit() -> str:
+    """The checked-out commit, with "+changes" if tracked files differ from it; "unknown" outside a git checkout."""
+    try:
+        text = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return text.strip()
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    names = {line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")}
+    return names.pop() if names else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def stable_provenance(paper: str, device: torch.device) -> dict[str, Any]:
+    """The part that is equal whenever a run's bits may be expected to be equal: it stands in results.json."""
+    return {
+        "source_sha256": source_digest(paper),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("numpy", "scikit-learn", "scipy", "torch", "torchvision")},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device_name(device),
+        "device_type": device.type,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+        if device.type == "cuda" else False,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }  # fmt: skip
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far (ru_maxrss: kilobytes on Linux, bytes on macOS)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

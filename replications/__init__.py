@@ -1,0 +1,1 @@
+"""One folder a paper. Each reads alone: config, networks, train, evaluate, claims, card."""

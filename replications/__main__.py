@@ -1,0 +1,38 @@
+"""`regen`, or `python -m replications`: runs the command and turns every expected error into one sentence."""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("regen: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": `make` finds one.")
+
+import errno
+
+from lib.errors import RunFailed, UserError
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 something failed or fell short, 2 the input was wrong, 130 stopped by Ctrl-C."""
+    try:
+        from replications.command import app
+
+        app()
+    except UserError as error:
+        sys.exit(_say(error, 2))
+    except RunFailed as error:
+        sys.exit(_say(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(_say("Stopped. The same command goes on from the last checkpoints.", 130))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(_say(f"{error.strerror}{where}: make room or choose another --out; the same command then goes on.", 1))
+
+
+def _say(what: object, code: int) -> int:
+    print(f"regen: {what}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

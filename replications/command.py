@@ -1,0 +1,287 @@
+"""The `regen` command: what each verb takes, says and returns. 0 done, 1 failed or fell short, 2 wrong input."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lib.errors import UserError
+from lib.execution.execute import Options, Report
+from lib.execution.runs import Run, Store
+from replications import papers
+from replications.papers import LATEST, PUBLISHED
+
+app = typer.Typer(
+    help="Replications of the classic generative-model papers: runs, numbers, verdicts, reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: what is known, what is here, fetch, verify.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Papers = Annotated[list[str] | None, typer.Argument(metavar="[PAPER]...", help="Keys such as vae2013; all if none.")]
+Preset = Annotated[str, typer.Option(help="smoke, laptop or paper.")]
+Seeds = Annotated[int | None, typer.Option(help="How many seeds, 0 upward (default: 1 for smoke, else 3).")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes of one thread each (default: one a core).")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:port.")]
+Budget = Annotated[str | None, typer.Option("--time-budget", help="Stop after this long, as 90s, 9m or 1.5h.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
+DataDir = Annotated[Path | None, typer.Option(help="Data root (default: $REGEN_DATA, else the user's cache).")]
+
+
+@app.command(name="list")
+def list_papers(as_json: Json = False, out: Out = LATEST) -> None:
+    """Papers, presets, and what is already computed."""
+    store, listing = Store(out), []
+    for key in papers.keys():
+        paper = papers.load(key)
+        presets = {preset: [_listed(run, store) for run in papers.plan(key, preset)] for preset in paper.package.PRESETS}
+        listing.append({"paper": key, "title": paper.document["title"], "presets": presets})
+    if as_json:
+        print(json.dumps(listing, indent=2))
+        return
+    for entry in listing:
+        print(f"{entry['paper']}: {entry['title']}")
+        for preset, runs in entry["presets"].items():
+            states = [run["state"] for run in runs]
+            told = ", ".join(f"{states.count(s)} {s}" for s in ("finished", "failed", "begun", "damaged") if s in states)
+            print(f"  {preset:8} {len(runs):3} runs: {told or 'none computed'}")
+
+
+def _listed(run: Run, store: Store) -> dict[str, Any]:
+    state = store.state(run)
+    seconds = None
+    if state in ("finished", "failed"):
+        seconds = json.loads((store.folder(run) / "run.json").read_text())["wall_seconds"]
+    return {
+        "experiment": run.experiment,
+        "seed": run.seed,
+        "fingerprint": run.fingerprint,
+        "state": state,
+        "seconds": seconds,
+    }
+
+
+@app.command(name="run")
+def run_papers(
+    keys: Papers = None,
+    preset: Preset = "laptop",
+    seeds: Seeds = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    device: Device = "auto",
+    time_budget: Budget = None,
+    out: Out = LATEST,
+) -> None:
+    """Compute the runs of a preset that are not there yet; a stopped run goes on from its checkpoint."""
+    reports = _compute(_chosen(keys), preset, seeds, workers, scheduler, device, papers.deadline_after(time_budget), out)
+    raise typer.Exit(_say_endings(reports))
+
+
+@app.command(name="report")
+def report_papers(
+    keys: Papers = None,
+    preset: Preset = "laptop",
+    seeds: Seeds = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    device: Device = "auto",
+    parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the notebook.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds a notebook may take (default 600).")] = None,
+    out: Out = LATEST,
+) -> None:
+    """Compute what is missing, execute the notebooks, write HTML; prints the path of the index."""
+    from replications import reports
+
+    chosen = _chosen(keys)
+    extra = {key: reports.declared_values(key, parameter or []) for key in chosen}
+    for values in extra.values():  # a parameter that names what an option names wins, for the runs as for the notebook
+        preset, seeds, device = (values.pop(n, d) for n, d in (("preset", preset), ("seeds", seeds), ("device", device)))
+    code = _say_endings(_compute(chosen, preset, seeds, workers, scheduler, device, None, out))
+    for key in chosen:
+        count = papers.DEFAULT_SEEDS[preset] if seeds is None else seeds
+        built = reports.build(key, preset, count, out, papers.resolve_device(device), extra[key], timeout)
+        print(f"{key}: {_shown(built.page)}" + (" (partial)" if built.reason else ""))
+        if built.reason:
+            _complain(f"The notebook failed in {built.reason}. The page shows what came before.")
+            code = 1
+    print(f"Open {_shown(reports.write_index(out))}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def verdicts(
+    keys: Papers = None, preset: Preset = "laptop", seeds: Seeds = None, as_json: Json = False, out: Out = LATEST
+) -> None:
+    """The claims table; exit 1 if a claim fell from its published verdict."""
+    from lib.claims import counts, fallen
+    from replications import reports
+
+    found, before = [], []
+    for key in _chosen(keys):
+        found += papers.read(key, preset, seeds, out).verdicts()
+        before += reports.read_verdicts(PUBLISHED / preset / f"{key}.verdicts.json")
+    if as_json:
+        print(reports.verdicts_json(found), end="")
+    else:
+        for v in found:
+            print(f"{v.paper}/{v.claim}: {v.verdict.upper()}. Reported {v.reported}; measured {v.measured or 'nothing'}.")
+            print(f"    {v.why}")
+        print(", ".join(f"{count} {word}" for word, count in counts(found).items()))
+    fell = fallen(found, before)
+    for old, new in fell:
+        _complain(f"{new.paper}/{new.claim} fell from {old.verdict} (published: {old.measured}) to {new.verdict}: {new.why}")
+    raise typer.Exit(1 if fell else 0)
+
+
+@app.command()
+def publish(
+    keys: Papers = None,
+    preset: Preset = "laptop",
+    weights: Annotated[bool, typer.Option("--weights", help="Take the runs' weights along.")] = False,
+    out: Out = LATEST,
+) -> None:
+    """Promote finished runs, figures and HTML from reports/latest to reports/published."""
+    from replications import reports
+
+    for key in _chosen(keys):
+        written = reports.publish(key, preset, out, weights=weights)
+        size = sum(path.stat().st_size for path in written)
+        print(f"{key}: {len(written)} files, {size / 1e6:.1f} MB, in {_shown(PUBLISHED)}")
+
+
+@app.command()
+def cite(
+    identifier: Annotated[str | None, typer.Argument(metavar="[ID]", help="Such as vae2013/figure-2.")] = None,
+    preset: Preset = "laptop",
+    out: Annotated[Path, typer.Option("--out", help="Where to look.")] = PUBLISHED,
+) -> None:
+    """List the published figures and tables; or give caption, files, digests and BibTeX of one."""
+    from lib.reporting.exhibits import read_exhibits
+
+    folder = out / preset / "figures"
+    exhibits = {exhibit["identifier"]: exhibit for exhibit in read_exhibits(folder)}
+    if not exhibits:
+        raise UserError(f"No figures are in {_shown(folder)}: `regen report` makes them, `regen publish` puts them there.")
+    if identifier is None:
+        for name, exhibit in exhibits.items():
+            print(f"{name:32} {exhibit['kind']:7} {exhibit['caption']}")
+        return
+    if identifier not in exhibits:
+        raise UserError(f"There is no figure or table {identifier!r} in {_shown(folder)}: `regen cite` lists them.")
+    exhibit = exhibits[identifier]
+    print(f"{identifier} ({exhibit['kind']}, preset {preset})\n{exhibit['caption']}\n")
+    for name, digest in exhibit["files"].items():
+        print(f"{_shown(folder / name)}\n  sha256 {digest}")
+    print("\n" + papers.load(identifier.split("/")[0]).document["bibtex"], end="")
+
+
+@app.command()
+def bench(
+    paper: Annotated[str, typer.Argument(help="The paper whose training step is measured.")] = "vae2013",
+    as_json: Json = False,
+) -> None:
+    """A paper's training step beside its floor and beside the textbook loop, in one run, as ratios."""
+    from replications import bench as benchmark
+
+    result = benchmark.measure(papers.load(paper))
+    print(json.dumps(result, indent=2) if as_json else benchmark.table(result))
+
+
+@data_app.command(name="list")
+def data_list(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Data sets with home, licence, counts, and whether they are here."""
+    from lib import datasets
+
+    found = datasets.status(data_dir)
+    if as_json:
+        print(json.dumps([s._asdict() for s in found], indent=2, default=str))
+        return
+    for s in found:
+        splits = ", ".join(f"{name} {count:,}" for name, count in s.counts.items())
+        print(f"{s.name:12} {'here' if s.present else 'absent':7} {s.title}\n{'':13}{splits}; licence: {s.licence}")
+        print(f"{'':13}home: {s.home}\n{'':13}sha256 of the content: {s.digest}")
+
+
+@data_app.command(name="fetch")
+def data_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")], data_dir: DataDir = None) -> None:
+    """Download data sets from their own homes, checked by sha256."""
+    from lib import datasets
+
+    for name in names:
+        paths = datasets.fetch(name, data_dir)
+        print(f"{name}: " + (", ".join(str(path) for path in paths) or "nothing to download, it comes in a package"))
+
+
+@data_app.command(name="verify")
+def data_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None, data_dir: DataDir = None
+) -> None:
+    """Read data sets again and compare their content with the registry's digests."""
+    from lib import datasets
+
+    present = [s.name for s in datasets.status(data_dir) if s.present]
+    found = [datasets.verify(name, data_dir) for name in (names or present)]
+    for verification in found:
+        print(verification.sentence)
+    raise typer.Exit(0 if all(verification.ok for verification in found) else 2)
+
+
+def _chosen(keys: list[str] | None) -> list[str]:
+    return [papers.load(key).key for key in keys or papers.keys()]
+
+
+def _compute(
+    keys: list[str],
+    preset: str,
+    seeds: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    device: str,
+    deadline: float | None,
+    out: Path,
+) -> list[Report]:
+    runs = [run for key in keys for run in papers.plan(key, preset, seeds)]
+    _require_writable(out)
+    options = Options(device=papers.resolve_device(device), deadline=deadline)
+    return papers.compute_missing(runs, Store(out), options, workers=workers, scheduler=scheduler)
+
+
+def _require_writable(folder: Path) -> None:
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"Nothing can be written to {folder} ({error.strerror}): choose another --out.") from None
+
+
+def _say_endings(reports: list[Report]) -> int:
+    """One line that sums up; 1 if a run failed, crashed or ran out of time."""
+    count = {e: sum(r.ending == e for r in reports) for e in ("finished", "kept", "failed", "crashed", "out of time")}
+    told = {"finished": "computed", "kept": "already there"}
+    print(f"{len(reports)} runs: " + ", ".join(f"{n} {told.get(e, e)}" for e, n in count.items() if n))
+    for report in reports:
+        if report.ending in ("failed", "crashed"):
+            _complain(f"{report.run.name} {report.ending}: {report.said}")
+    if count["out of time"]:
+        _complain("The time budget is spent; the same command goes on from the last checkpoints.")
+    return 1 if count["failed"] + count["crashed"] + count["out of time"] else 0
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _complain(sentence: str) -> None:
+    typer.echo(f"regen: {sentence}", err=True)

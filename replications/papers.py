@@ -1,0 +1,167 @@
+"""The papers, found by their folders, and what any of them can be asked: plan, compute, outcomes, verdicts."""
+
+import difflib
+import importlib
+import os
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from lib.claims import Verdict, judge, load_claims
+from lib.errors import UserError
+from lib.execution.execute import Options, Report
+from lib.execution.executors import run_here, run_on_cluster
+from lib.execution.progress import Progress
+from lib.execution.runs import Failed, Finished, Run, Store
+from lib.execution.workspace import Outcome, Workspace
+from lib.training.provenance import REPOSITORY
+
+LATEST = REPOSITORY / "reports" / "latest"
+PUBLISHED = REPOSITORY / "reports" / "published"
+DEFAULT_SEEDS = {"smoke": 1, "laptop": 3, "paper": 3}
+
+
+class Paper(NamedTuple):
+    """A paper's key, its package (PRESETS, plan, compute) and its claims.yaml."""
+
+    key: str
+    package: ModuleType
+    document: dict[str, Any]
+
+    @property
+    def byline(self) -> str:
+        return f"{', '.join(self.document['authors'])}, {self.document['year']}"
+
+    @property
+    def notebook(self) -> Path:
+        return REPOSITORY / "notebooks" / f"{self.key}.ipynb"
+
+
+def keys() -> list[str]:
+    """The papers' keys, one a folder of replications/ that holds a claims.yaml."""
+    return sorted(path.parent.name for path in (REPOSITORY / "replications").glob("*[0-9]/claims.yaml"))
+
+
+@cache
+def load(key: str) -> Paper:
+    """Raises UserError for an unknown key, naming the nearest."""
+    if key not in keys():
+        raise UserError(f"There is no paper {key!r}{_nearest(key, keys())} The papers are: {', '.join(keys())}.")
+    package = importlib.import_module(f"replications.{key}")
+    return Paper(key, package, load_claims(REPOSITORY / "replications" / key / "claims.yaml"))
+
+
+def plan(key: str, preset: str, seeds: int | None = None) -> list[Run]:
+    """The runs of a paper's preset. Raises UserError for an unknown preset or fewer than one seed."""
+    paper = load(key)
+    if preset not in paper.package.PRESETS:
+        known = list(paper.package.PRESETS)
+        raise UserError(f"{key} has no preset {preset!r}{_nearest(preset, known)} It has: {', '.join(known)}.")
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds counts seeds and must be at least 1, not {seeds}.")
+    return list(paper.package.plan(preset, DEFAULT_SEEDS[preset] if seeds is None else seeds))
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f": did you mean {near[0]!r}?" if near else "."
+
+
+def compute(run: Run, workspace: Workspace) -> Outcome:
+    """One run, by its own paper's package. At module level, so that a worker process can be sent it."""
+    outcome: Outcome = load(run.paper).package.compute(run, workspace)
+    return outcome
+
+
+def compute_missing(
+    runs: Sequence[Run], store: Store, options: Options, *, workers: int | None = None, scheduler: str | None = None
+) -> list[Report]:
+    """Compute what the store lacks, on one worker a core (one in all on an accelerator) unless `workers` says else.
+
+    Finished runs are reported as kept without starting anything.
+    """
+    missing = [run for run in runs if store.state(run) not in ("finished", "failed")]
+    there = [Report(run, *_ending(store, run)) for run in runs if run not in missing]
+    if not missing:
+        return there
+    if workers is None:
+        workers = 1 if options.device != "cpu" else min(os.cpu_count() or 1, len(missing))
+    with Progress(missing) as progress:
+        if workers == 1 and scheduler is None:
+            return there + run_here(missing, compute, store, options, progress)
+        return there + run_on_cluster(
+            missing, compute, store, options, progress, workers=workers, scheduler=scheduler
+        )
+
+
+def _ending(store: Store, run: Run) -> tuple[Any, float, str]:
+    outcome = store.read(run)
+    return ("failed", 0.0, outcome.reason) if isinstance(outcome, Failed) else ("kept", 0.0, "")
+
+
+class Results(NamedTuple):
+    """All planned runs of one paper at one preset, with what became of each."""
+
+    paper: Paper
+    preset: str
+    store: Store
+    outcomes: list[tuple[Run, Finished | Failed | None]]
+
+    def finished(self, experiment: str | None = None) -> list[Finished]:
+        """The finished runs of an experiment (of all), in the plan's order."""
+        found = [o for _, o in self.outcomes if isinstance(o, Finished)]
+        return [o for o in found if experiment in (None, o.run.experiment)]
+
+    def failed(self) -> list[Failed]:
+        return [o for _, o in self.outcomes if isinstance(o, Failed)]
+
+    def verdicts(self) -> list[Verdict]:
+        claims = self.paper.document["claims"]
+        return [judge(claim, self.paper.key, self.preset, self.outcomes) for claim in claims]
+
+
+def read(key: str, preset: str, seeds: int | None = None, root: Path = LATEST) -> Results:
+    """What the store at `root` holds of a plan; computes nothing."""
+    store = Store(root)
+    return Results(load(key), preset, store, [(run, store.read(run)) for run in plan(key, preset, seeds)])
+
+
+def load_or_run(key: str, preset: str, seeds: int, root: str | Path = "", device: str = "auto") -> Results:
+    """For notebooks: the results of a plan; runs that are missing are computed first, with progress shown."""
+    folder = Path(root) if root else LATEST
+    reports = compute_missing(plan(key, preset, seeds), Store(folder), Options(resolve_device(device)), workers=1)
+    for report in reports:
+        if report.ending == "crashed":
+            raise RuntimeError(f"{report.run.name} crashed: {report.said}")
+    return read(key, preset, seeds, folder)
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is an accelerator where there is one. Raises UserError for a device that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"The device {device!r} cannot be used ({reason}): take --device cpu, cuda or auto.") from None
+    return device
+
+
+def deadline_after(budget: str | None) -> float | None:
+    """`9m`, `90s`, `1.5h` or seconds, as the time.time() at which to stop. Raises UserError for anything else."""
+    if budget is None:
+        return None
+    scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(budget[-1:], 0.0)
+    try:
+        seconds = float(budget[:-1]) * scale if scale else float(budget)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:
+        raise UserError(f"--time-budget {budget!r} is no time: write 90s, 9m or 1.5h.")
+    return time.time() + seconds

@@ -1,0 +1,28 @@
+"""Kingma & Welling 2013, "Auto-Encoding Variational Bayes" (arXiv 1312.6114).
+
+What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`.
+"""
+
+from lib import datasets
+from lib.execution.runs import Run
+from lib.execution.workspace import Outcome, Workspace
+from replications.vae2013.config import PRESETS, AevbConfig, BaselinesConfig, plan
+from replications.vae2013.evaluate import baselines, evaluate, linear_gaussian_checks, sample_sheet
+from replications.vae2013.networks import n_parameters
+from replications.vae2013.train import train
+
+__all__ = ["PRESETS", "compute", "plan"]
+
+
+def compute(run: Run, workspace: Workspace) -> Outcome:
+    """One run of the plan, from its config to its scores."""
+    config = run.config
+    if isinstance(config, BaselinesConfig):
+        return Outcome(baselines(config, datasets.load(config.data)), [], {})
+    if not isinstance(config, AevbConfig):
+        return Outcome(linear_gaussian_checks(config, workspace.streams), [], {})
+    data = datasets.load(config.data)
+    model, learning_rate, trial_bounds, history = train(config, data, workspace)
+    scores = evaluate(model, data, config, workspace.streams)
+    facts = {"learning_rate": learning_rate, "trial_bounds": trial_bounds, "parameters": n_parameters(model)}
+    return Outcome(scores, history, model.state_dict(), sample_sheet(model, workspace.streams), facts)

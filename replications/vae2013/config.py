@@ -1,0 +1,96 @@
+"""What we chose for vae2013, with the source of every value, and the plan of each preset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lib import datasets
+from lib.execution.runs import Run
+
+PAPER = "vae2013"
+ALGORITHM_VERSION = 1  # raise it when train.py or evaluate.py changes what a run computes
+
+
+@dataclass(frozen=True)
+class AevbConfig:
+    """One AEVB training, section 5 and appendix C of the paper."""
+
+    data: str  # section 5: MNIST
+    n_latent: int  # figure 2: 3, 5, 10, 20, 200; figures 4 and 5: 2, 5, 10, 20
+    n_samples: int  # "training samples evaluated", figure 2's x axis
+    observation: str = "dynamic-binarised"  # not stated; NOTE vae2013-N1
+    n_hidden: int = 500  # section 5, MNIST
+    batch: int = 100  # section 5, M = 100
+    n_draws: int = 1  # section 5, L = 1
+    init_sd: float = 0.1  # section 5, N(0, 0.01) read as a variance; NOTE vae2013-N2
+    learning_rates: tuple[float, ...] = (0.01, 0.02, 0.1)  # section 5, Adagrad; chosen by the first iterations
+    n_trial_steps: int = 50  # "the first few iterations", not stated
+    prior_precision: float = 1.0  # section 5: prior N(0, I) on all parameters
+    evaluations_per_decade: int = 12  # ours: points of the curve on figure 2's log axis
+    n_curve_images: int = 1000  # ours: images behind each point of the curve, train and test
+    n_elbo_draws: int = 8  # ours: draws of z behind each final bound
+    n_importance: int = 50  # ours: k of the final importance-weighted bound
+
+
+@dataclass(frozen=True)
+class LinearGaussianConfig:
+    """Closed-form checks of equations 1, 7, 10 and appendix B; fact sheet (a) 1, 2, 6."""
+
+    n_points: int = 2000  # ours: x drawn from the model
+    n_repeats: int = 50  # ours: estimates a point
+    n_importance: tuple[int, ...] = (1, 5, 50)  # fact sheet (a) 6
+    n_monte_carlo: int = 1_000_000  # ours: draws for appendix B
+
+
+@dataclass(frozen=True)
+class BaselinesConfig:
+    """What stands beside the scores: a trivial model and two references for the 2-D code."""
+
+    data: str
+    n_components: int = 2  # ours: as many as figure 4's latents
+
+
+Config = AevbConfig | LinearGaussianConfig | BaselinesConfig
+LATENTS = (200, 20, 10, 5, 3, 2)  # figures 2, 4 and 5; the longest run first
+
+
+def _presets() -> Mapping[str, Mapping[str, Config]]:
+    def aevb(latents: tuple[int, ...], **values: object) -> dict[str, Config]:
+        return {f"aevb-nz{n}": AevbConfig(n_latent=n, **values) for n in latents}  # type: ignore[arg-type]
+
+    return {
+        "smoke": {
+            **aevb((20, 2), data="mnist-5k", n_samples=4_000, n_hidden=20, n_trial_steps=3, n_curve_images=200,
+                   n_elbo_draws=2, n_importance=3),
+            "linear-gaussian": LinearGaussianConfig(n_points=100, n_repeats=10, n_monte_carlo=100_000),
+            "baselines": BaselinesConfig("mnist-5k"),
+        },
+        # DEVIATION vae2013-D1: 4,000 training images, not MNIST's 50,000; DEVIATION vae2013-D2: stops at 300,000
+        # samples, not 1e8. Both because that is what two cores do in minutes from what a wheel brings.
+        "laptop": {
+            **aevb(LATENTS, data="mnist-5k", n_samples=300_000),
+            "linear-gaussian": LinearGaussianConfig(),
+            "baselines": BaselinesConfig("mnist-5k"),
+        },
+        # DEVIATION vae2013-D3: stops at 1e7 samples, a tenth of figure 2's axis.
+        "paper": {
+            **aevb(LATENTS, data="mnist", n_samples=10_000_000),
+            "linear-gaussian": LinearGaussianConfig(),
+            "baselines": BaselinesConfig("mnist"),
+        },
+    }  # fmt: skip
+
+
+PRESETS = _presets()
+
+
+def plan(preset: str, seeds: int) -> list[Run]:
+    """The runs of a preset for seeds 0 .. seeds - 1, the longest first. The baselines draw nothing: one run."""
+    return [
+        Run(PAPER, experiment, preset, config, seed, _digests(config), ALGORITHM_VERSION)
+        for experiment, config in PRESETS[preset].items()
+        for seed in range(1 if isinstance(config, BaselinesConfig) else seeds)
+    ]
+
+
+def _digests(config: Config) -> dict[str, str]:
+    return {} if isinstance(config, LinearGaussianConfig) else {config.data: datasets.digest(config.data)}

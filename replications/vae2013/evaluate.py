@@ -1,0 +1,172 @@
+"""What is measured on a trained model, under which protocol; and the closed-form checks."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from lib.datasets import Dataset
+from lib.datasets.observation import dynamic_binarisation
+from lib.likelihood import elbo, importance_weighted_bound
+from lib.losses.elbo import bernoulli_log_likelihood, kl_to_standard_normal
+from lib.models.gaussian_vae import BernoulliVAE, Gaussian
+from lib.models.linear_gaussian import LinearGaussian
+from lib.results import Score, mean_score
+from lib.training.randomness import Streams, generator
+from replications.vae2013.config import AevbConfig, BaselinesConfig, LinearGaussianConfig
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2015: a unit is active if the variance of its posterior mean over data exceeds it
+
+
+def binarised(data: Dataset, split: str, device: torch.device) -> Tensor:
+    """A split's images with pixels drawn once, by a draw that no run's seed moves: (N, D) in {0, 1}.
+
+    So every run, of every seed and every N_z, is measured on the same binary images.
+    """
+    images = data.split(split)[0].flatten(1)
+    return dynamic_binarisation(images, generator(0, f"evaluation {data.digest} {split}")).to(device)
+
+
+def curve_images(data: Dataset, config: AevbConfig, device: torch.device) -> dict[str, Tensor]:
+    """The first n_curve_images of train and test (both in a fixed random order)."""
+    return {split: binarised(data, split, device)[: config.n_curve_images] for split in ("train", "test")}
+
+
+def curve_point(model: BernoulliVAE, images: Mapping[str, Tensor], streams: Streams, step: int) -> dict[str, float]:
+    """One point of figure 2: mean bound in nats per image, one draw of z an image."""
+    return {
+        f"elbo_{split}": elbo(model, x, 1, streams.at(f"curve {split}", step)).mean().item()
+        for split, x in images.items()
+    }
+
+
+def evaluate(model: BernoulliVAE, data: Dataset, config: AevbConfig, streams: Streams) -> dict[str, Score]:
+    """Final numbers of one run, on whole splits."""
+    split_of = {split: binarised(data, split, streams.device) for split in ("train", "test")}
+    bounds = {s: elbo(model, x, config.n_elbo_draws, streams.at(f"elbo {s}")) for s, x in split_of.items()}
+    scores = {
+        f"elbo_{split}": mean_score(values, "nats/image", True, _protocol(data, split, "elbo", config.n_elbo_draws))
+        for split, values in bounds.items()
+    }
+    k, test = config.n_importance, split_of["test"]
+    weighted = importance_weighted_bound(model, test, k, streams.at("importance test"))
+    scores["iwae_test"] = mean_score(
+        weighted, "nats/image", True, _protocol(data, "test", "importance-weighted bound", k)
+    )
+    scores["gap"] = _difference(scores["elbo_train"], scores["elbo_test"])
+    with torch.no_grad():
+        q_train, q_test = model.posterior(split_of["train"]), model.posterior(test)
+    scores["kl_test"] = mean_score(kl_to_standard_normal(*q_test), "nats/image", True, _protocol(data, "test", "KL", 0))
+    scores["active_units"] = _active_units(q_test, data)
+    scores["knn_test"] = _knn_accuracy(q_train.mean, q_test.mean, data, f"posterior mean, {model.n_latent} dimensions")
+    return scores
+
+
+def _protocol(data: Dataset, split: str, estimator: str, draws: int) -> dict[str, Any]:
+    return {
+        "data": data.name,
+        "data_sha256": data.digest,
+        "split": split,
+        "observation": "dynamic-binarised, one fixed draw for evaluation",
+        "estimator": estimator,
+        "draws": draws,
+    }
+
+
+def _difference(a: Score, b: Score) -> Score:
+    """a - b with the standard error of a difference of independent means."""
+    protocol = {**a.protocol, "split": f"{a.protocol['split']} minus {b.protocol['split']}"}
+    return Score(a.value - b.value, math.hypot(a.stderr, b.stderr), a.unit, False, min(a.n, b.n), protocol)
+
+
+def _active_units(q: Gaussian, data: Dataset) -> Score:
+    active = (q.mean.var(0) > ACTIVE_VARIANCE).sum().item()
+    protocol = {"data": data.name, "split": "test", "rule": f"variance of the posterior mean > {ACTIVE_VARIANCE}"}
+    return Score(float(active), math.nan, "units", True, len(q.mean), protocol)
+
+
+def _knn_accuracy(train: Tensor, test: Tensor, data: Dataset, features: str, neighbours: int = 5) -> Score:
+    """Share of test images whose digit a 5-nearest-neighbour vote reads right, binomial standard error."""
+    labels = {split: data.split(split)[1] for split in ("train", "test")}
+    classifier = KNeighborsClassifier(neighbours).fit(train.cpu().numpy(), labels["train"].numpy())
+    right = torch.from_numpy(classifier.predict(test.cpu().numpy())) == labels["test"]
+    protocol = {"data": data.name, "split": "test", "neighbours": neighbours, "features": features}
+    return mean_score(right, "share", True, protocol)
+
+
+def sample_sheet(model: BernoulliVAE, streams: Streams, side: int = 10) -> Tensor:
+    """Decoder means of side^2 draws of z from the prior, the first ones drawn: uint8 (3, H, W)."""
+    z = torch.randn(side**2, model.n_latent, generator=streams.at("samples"), device=streams.device)
+    with torch.no_grad():
+        means = torch.sigmoid(model.logits(z)).view(-1, 1, 28, 28)
+    return (make_grid(means.cpu(), nrow=side, padding=1, pad_value=1.0) * 255).round().to(torch.uint8)
+
+
+def baselines(config: BaselinesConfig, data: Dataset) -> dict[str, Score]:
+    """What a bound and a 2-D code must beat: independent pixels; and two principal components, and all pixels."""
+    device = torch.device("cpu")
+    images = data.split("train")[0].flatten(1)
+    # The maximum-likelihood pixel model under dynamic binarisation, one image of weight kept off 0 and 1.
+    share = (images.double().mean(0) / 255 * len(images) + 0.5) / (len(images) + 1)
+    values = bernoulli_log_likelihood(binarised(data, "test", device).double(), torch.logit(share))
+    train, test = (data.split(split)[0].flatten(1).double() / 255 for split in ("train", "test"))
+    pca = PCA(config.n_components, svd_solver="full").fit(train.numpy())
+    codes = [torch.from_numpy(pca.transform(x.numpy())) for x in (train, test)]
+    return {
+        "pixels_test": mean_score(values, "nats/image", True, _protocol(data, "test", "exact log-likelihood", 0)),
+        "knn_pca_test": _knn_accuracy(*codes, data, f"{config.n_components} principal components"),
+        "knn_pixels_test": _knn_accuracy(train, test, data, "all 784 pixels"),
+    }
+
+
+def linear_gaussian_checks(config: LinearGaussianConfig, streams: Streams) -> dict[str, Score]:
+    """Equation 1, appendix B and the order of the bounds, where the truth is known in closed form; float64."""
+    weight = torch.tensor([[1.0, 0.8], [0.0, 0.6], [0.5, 0.5]], dtype=torch.float64)  # lecture_topics 6
+    model = LinearGaussian(weight, torch.zeros(3, dtype=torch.float64), noise_variance=0.1)
+    noise = streams.at("points")
+    z = torch.randn(config.n_points, 2, generator=noise, dtype=torch.float64)
+    x = z @ weight.T + 0.1**0.5 * torch.randn(config.n_points, 3, generator=noise, dtype=torch.float64)
+    protocol = {"model": "linear-Gaussian, 3 observed, 2 latent, s2 = 0.1", "x": config.n_points}
+    residual = (model.log_marginal(x) - _kl_to_posterior(model, x) - _exact_elbo(model, x)).abs().max().item()
+    scores = {"eq1_residual": Score(residual, math.nan, "nats", False, len(x), protocol)}
+    many = x.repeat_interleave(config.n_repeats, 0)
+    for k in config.n_importance:
+        bound = importance_weighted_bound(model, many, k, streams.at(f"importance {k}"))
+        # Mean over repeats first: the standard error is then over x, which are independent.
+        gaps = (model.log_marginal(many) - bound).view(len(x), -1).mean(1)
+        scores[f"gap_{k}"] = mean_score(gaps, "nats", False, {**protocol, "k": k, "repeats": config.n_repeats})
+    scores["gap_exact"] = Score(model.elbo_gap(), math.nan, "nats", False, 1, protocol)
+    _, _, directions = torch.linalg.svd(weight, full_matrices=False)
+    rotated = LinearGaussian(weight @ directions.T, model.offset, model.noise_variance)  # orthogonal columns, same p(x)
+    scores["gap_rotated"] = Score(abs(rotated.elbo_gap()), math.nan, "nats", False, 1, protocol)
+    return scores | _appendix_b(config, streams)
+
+
+def _kl_to_posterior(model: LinearGaussian, x: Tensor) -> Tensor:
+    mean, logvar = model.posterior(x)
+    q = torch.distributions.MultivariateNormal(mean, covariance_matrix=torch.diag_embed(logvar.exp()))
+    return torch.distributions.kl_divergence(q, model.exact_posterior(x))
+
+
+def _exact_elbo(model: LinearGaussian, x: Tensor) -> Tensor:
+    """E_q log p(x|z) in closed form: the value at the mean less tr(W diag(v) W') / (2 s2); minus KL to the prior."""
+    mean, logvar = model.posterior(x)
+    spread = (model.weight.square() @ logvar.exp().T).sum(0) / (2 * model.noise_variance)
+    return model.log_likelihood(x, mean) - spread - kl_to_standard_normal(mean, logvar)
+
+
+def _appendix_b(config: LinearGaussianConfig, streams: Streams) -> dict[str, Score]:
+    mean, sd = torch.tensor([[0.5, -1.0], [0.8, 1.5]], dtype=torch.float64)  # fact sheet (a) 2
+    q = Gaussian(mean, 2 * sd.log())
+    protocol = {"mean": mean.tolist(), "sd": sd.tolist()}
+    draws = torch.randn(config.n_monte_carlo, 2, generator=streams.at("appendix b"), dtype=torch.float64)
+    z = q.sample(draws)
+    prior = Gaussian(torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    monte_carlo = mean_score(q.log_prob(z) - prior.log_prob(z), "nats", False, {**protocol, "draws": len(z)})
+    closed = kl_to_standard_normal(*(part[None] for part in q)).item()
+    return {"kl_closed": Score(closed, math.nan, "nats", False, 1, protocol), "kl_monte_carlo": monte_carlo}
