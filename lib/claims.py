@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from scipy.stats import spearmanr, ttest_ind
+from scipy.stats import spearmanr, ttest_1samp, ttest_ind
 
 from lib.execution.runs import Failed, Finished, Run
 
@@ -159,15 +159,18 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
 
 
 def _p_greater(high: Sequence[float], low: Sequence[float]) -> float:
-    """p of mean(high) > mean(low) under Welch's test; nan with one seed each; a side without spread is a constant."""
+    """p of mean(high) > mean(low) by Welch's test; nan with one seed each.
+
+    A side that does not vary (a baseline that draws nothing) is a constant, and the test is the one-sample test.
+    """
     if len(high) < 2 and len(low) < 2:
         return math.nan
-    if len(set(high)) == 1 and len(set(low)) == 1:
+    if len(set(low)) == 1 and len(set(high)) == 1:
         return 0.0 if high[0] > low[0] else 1.0
-    if len(low) == 1:  # a baseline that draws nothing is a constant, so a one-sample test
-        low = [low[0]] * len(high)
-    if len(high) == 1:
-        high = [high[0]] * len(low)
+    if len(set(low)) == 1:
+        return float(ttest_1samp(high, low[0], alternative="greater").pvalue)
+    if len(set(high)) == 1:
+        return float(ttest_1samp(low, high[0], alternative="less").pvalue)
     return float(ttest_ind(high, low, equal_var=False, alternative="greater").pvalue)
 
 

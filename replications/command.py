@@ -1,9 +1,11 @@
 """The `regen` command: what each verb takes, says and returns. 0 done, 1 failed or fell short, 2 wrong input."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from lib.errors import UserError
@@ -182,15 +184,15 @@ def cite(
 
 
 @app.command()
-def bench(
-    paper: Annotated[str, typer.Argument(help="The paper whose training step is measured.")] = "vae2013",
-    as_json: Json = False,
-) -> None:
-    """A paper's training step beside its floor and beside the textbook loop, in one run, as ratios."""
-    from replications import bench as benchmark
-
-    result = benchmark.measure(papers.load(paper))
-    print(json.dumps(result, indent=2) if as_json else benchmark.table(result))
+def bench(keys: Papers = None, as_json: Json = False) -> None:
+    """The papers' training steps beside their floor and the textbook loop, in one run, as ratios (quartiles)."""
+    for key in _chosen(keys):
+        rows = importlib.import_module(f"replications.{key}.bench").measure()
+        if as_json:
+            print(json.dumps({"paper": key, "rows": rows}, indent=2))
+            continue
+        print(f"{key}: milliseconds a training step (medians); ratios to the bare matrix products, quartiles over rounds")
+        print(pd.DataFrame(rows).set_index("n_latent").T.to_string())
 
 
 @data_app.command(name="list")

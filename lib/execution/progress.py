@@ -40,8 +40,9 @@ class Progress:
         elif time.monotonic() - self._line_at >= self.every:
             self._line_at = time.monotonic()
             share = sum(self._share.values()) / len(self._share)
-            left = (1 / share - 1) * (time.monotonic() - self._began) if share else float("nan")
-            self.say(f"{self._ended}/{len(self._share)} runs, {share:.0%}, about {left:.0f} s left")
+            left = (1 / share - 1) * (time.monotonic() - self._began) if share > 0.02 else None
+            guess = "" if left is None else f", about {left:.0f} s left"
+            self.say(f"{self._ended}/{len(self._share)} runs, {share:.0%} of the work{guess}")
 
     def ended(self, report: Report) -> None:
         self._ended += 1

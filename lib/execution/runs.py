@@ -89,7 +89,7 @@ class Store:
         return self.folder(run).with_name(run.fingerprint + ".begun")
 
     def lock_path(self, run: Run) -> Path:
-        return self.folder(run).with_name(run.fingerprint + ".lock")
+        return self.root / "runs" / run.paper / ".locks" / run.fingerprint
 
     def state(self, run: Run) -> State:
         folder = self.folder(run)

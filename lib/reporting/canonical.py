@@ -52,7 +52,7 @@ def canonicalise(notebook: Any, source_ids: set[str], scrub: Scrubber, failed: i
     Execution counts become the number of the code cell in the source, so "cell 3" is In [3] and the third code cell;
     tracebacks follow. Returns that number for the failed cell; papermill's injected cell has none.
     """
-    failed_cell = None if failed is None else notebook.cells[failed]
+    failed_cell: Any = None if failed is None else notebook.cells[failed]
     notebook.cells = [cell for cell in notebook.cells if _PAPERMILL_BANNER not in _tags(cell)]
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -91,7 +91,8 @@ def _number(notebook: Any) -> dict[str, str]:
 
 
 def _begun(cell: Any) -> bool:
-    return bool(cell.metadata.get("papermill", {}).get("status", "pending") != "pending")
+    """Whether papermill came to this cell. Its `status` would not tell: in the end it calls all cells completed."""
+    return cell.metadata.get("papermill", {}).get("start_time") is not None
 
 
 def _tags(cell: Any) -> list[str]:
@@ -104,9 +105,8 @@ def add_banner(notebook: Any, cell: int | None, reason: str) -> None:
 
     where = f"in [code cell {cell}](#{FAILED_CELL})" if cell else "outside its cells"
     words = re.sub(r"([\\`*_$<>\[\]])", r"\\\1", reason)
-    banner = nbformat.v4.new_markdown_cell(
-        f"**This notebook stopped {where}: {words}.** What follows is incomplete.", metadata={"tags": [BANNER]}, id=BANNER
-    )
+    text = f"**This notebook stopped {where}: {words}.** What follows is incomplete."
+    banner = nbformat.v4.new_markdown_cell(text, metadata={"tags": [BANNER]}, id=BANNER)
     notebook.cells.insert(0, banner)
 
 
@@ -131,9 +131,10 @@ def _outputs(outputs: list[Any], count: int | None, scrub: Scrubber, numbers: Ma
             continue
         if output.output_type == "error":
             output.evalue = scrub(output.evalue)
-            output.traceback = [
-                _IN.sub(lambda found: f"In[{numbers.get(found[1], found[1])}]", scrub(line)) for line in output.traceback
-            ]
+            traceback = (
+                _IN.sub(lambda found: f"In[{numbers.get(found[1], found[1])}]", line) for line in output.traceback
+            )
+            output.traceback = [scrub(line) for line in traceback]
         else:
             output.metadata = {}
             output.data = {kind: scrub(v) if kind.startswith("text/") else v for kind, v in output.data.items()}

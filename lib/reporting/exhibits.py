@@ -28,7 +28,8 @@ __all__ = ["Exhibit", "Html", "badge", "link", "note", "read_exhibits", "show_fi
 INDEX = "exhibits.json"
 _IDENTIFIER = re.compile(r"[a-z0-9]+/[a-z0-9-]+")
 # What a table's author writes for a number: "−101.2 ± 0.4", "1,000", "3e-4", "< 0.01", "62 %", or a dash for none.
-_NUMBER = re.compile(r"[<>≤≥~≈]?\s*[-+−±]?[\d.,]+(e[-+−]?\d+)?\s*%?(\s*±\s*[\d.,]+(e[-+−]?\d+)?\s*%?)?|[-–—]?|nan", re.I)
+_DIGITS = r"[\d.,]+(?:e[-+−]?\d+)?\s*%?"
+_NUMBER = re.compile(rf"[<>≤≥~≈]?\s*[-+−±]?{_DIGITS}(?:\s*±\s*{_DIGITS})?|[-–—]?|nan", re.IGNORECASE)
 
 Align = Literal["left", "right", "center"]
 
@@ -76,7 +77,7 @@ def show_figure(
     plt.close(figure)
     files: dict[str, str] = {}
     if folder is not None:
-        files = {f"{identifier}.{end}": write_atomically(folder / f"{identifier}.{end}", content[end]) for end in content}
+        files = {(name := f"{identifier}.{end}"): write_atomically(folder / name, content[end]) for end in content}
     width, height = _size(content["png"])
     media = "image/svg+xml" if kind == "svg" else "image/png"
     image = (
@@ -109,7 +110,8 @@ def show_table(
     names = ["" if indexed and name in ("index", "level_0") else str(name) for name in flat.columns]
     cells = [[_cell(value) for value in row] for row in flat.itertuples(index=False, name=None)]
     sides = [(align or {}).get(name, _side([row[i] for row in cells])) for i, name in enumerate(names)]
-    head = "".join(f'<th scope="col" style="text-align:{s}">{html.escape(n)}</th>' for n, s in zip(names, sides, strict=True))
+    titles = zip(names, sides, strict=True)
+    head = "".join(f'<th scope="col" style="text-align:{side}">{html.escape(name)}</th>' for name, side in titles)
     rows = "".join(f"<tr>{_row(row, sides, headers)}</tr>" for row in cells)
     body = (
         f'<figure id="{slug}" class="exhibit table">{_caption("Table", identifier, caption)}'
@@ -125,7 +127,7 @@ def show_table(
 
 
 def read_exhibits(folder: Path) -> list[dict[str, Any]]:
-    """What `folder` holds, in order of identifier: {identifier, kind, caption, alt, files: {name: sha256}}. Empty if nothing."""
+    """What `folder` holds, in order of identifier: {identifier, kind, caption, alt, files: {name: sha256}} each."""
     path = folder / INDEX
     if not path.is_file():
         return []

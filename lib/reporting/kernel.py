@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 
 class OwnKernelManager(AsyncKernelManager):
     """Starts this very Python as kernel, whatever kernels are installed, and talks to it over sockets in a folder.
 
-    Not over TCP: between choosing a free port and binding it another kernel may take it (papermill #511).
+    Not over TCP, where another kernel may take a port between its choice and its use (papermill #511); and not over
+    sockets of the default name, which kernels of one working directory share.
     """
 
     @property
@@ -31,8 +33,7 @@ class OwnKernelManager(AsyncKernelManager):
 
 def run(job: dict[str, Any]) -> str:
     """Execute the notebook as `job` says. Returns why it stopped, as one sentence; empty if it came to its end."""
-    OwnKernelManager.transport.default_value = "ipc"
-    OwnKernelManager.ip.default_value = str(Path(job["folder"]) / "ipc")
+    sockets = {"transport": "ipc", "ip": str(Path(job["folder"]) / "ipc")}
     try:
         papermill.execute_notebook(
             job["source"],
@@ -41,6 +42,7 @@ def run(job: dict[str, Any]) -> str:
             kernel_name="python3",
             language="python",
             kernel_manager_class=OwnKernelManager,
+            config=Config({"OwnKernelManager": sockets}),
             cwd=job["cwd"],
             execution_timeout=job["cell_timeout_s"],
             autosave_cell_every=5,

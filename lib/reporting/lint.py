@@ -69,7 +69,7 @@ def _code_complaints(source: str, allowed_imports: Collection[str] | None) -> li
                 found.append(f"class {name} belongs in lib/ or replications/")
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 if (node.end_lineno or node.lineno) - node.lineno + 1 > MOST_LINES_A_DEF:
-                    found.append(f"def {name} has more than {MOST_LINES_A_DEF} lines: it belongs in lib/ or replications/")
+                    found.append(f"def {name} exceeds {MOST_LINES_A_DEF} lines: move it to lib/ or replications/")
             case ast.Constant(value=str(text)) if _ABSOLUTE.search(text):
                 found.append(f"absolute path {text!r}")
             case ast.Import() | ast.ImportFrom():

@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 _MATH = re.compile(
     r"""
     (?P<code> ^[ ]{0,3}(?P<fence>`{3,}|~{3,})[^\n]*\n .*? (?:^[ ]{0,3}(?P=fence)[`~]*[ ]*$|\Z)
-      | (?<!`)(?P<ticks>`+)(?!`) .+? (?<!`)(?P=ticks)(?!`)
+      | (?<!`)(?P<ticks>`+)(?!`) (?:(?!\n\s*\n).)+? (?<!`)(?P=ticks)(?!`)
       | \\[\\$`] )
     | \$\$(?P<display> .+? )\$\$
-    | (?P<environment> \\begin\{(?P<name>equation|align|gather|eqnarray)(?P<star>\*?)\} .+? \\end\{(?P=name)(?P=star)\} )
+    | (?P<environment> \\begin\{(?P<name>(?:equation|align|gather|eqnarray)\*?)\} .+? \\end\{(?P=name)\} )
     | \$(?=\S)(?P<inline> (?:\\.|[^$\\\n]|\n(?!\s*\n))+? )(?<=\S)\$(?!\d)
     """,
     re.MULTILINE | re.DOTALL | re.VERBOSE,
@@ -85,14 +85,13 @@ class Prose(mistune.HTMLRenderer):
         link = f'<a class="permalink" href="#{unique}" aria-label="Link to this section">#</a>'
         return f'<h{level} id="{unique}">{text} {link}</h{level}>\n'
 
-    def codespan(self, text: str) -> str:
-        return str(super().codespan(self._as_written(text)))
-
     def block_code(self, code: str, info: str | None = None) -> str:
         return highlighted(self._as_written(code), (info or "text").split()[0])
 
     def inline_html(self, html: str) -> str:
-        return self._as_written(html)  # a dollar in an attribute
+        return _TAG.sub(lambda tag: self._as_written(tag[0]), html)  # a dollar in an attribute is none of ours
+
+    block_html = inline_html
 
     def table(self, text: str) -> str:
         return f'<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>{text}</table></div>\n'

@@ -4,6 +4,7 @@
 """
 
 import html
+import itertools
 import logging
 import re
 import unicodedata
@@ -81,11 +82,11 @@ def _space_functions(row: ET.Element) -> None:
         if _is_function(child):  # an operator that no dictionary knows would get wide spaces of its own
             base = child if child.tag in ("mi", "mo") else child[0]
             base.tag, base.attrib = "mi", {}
-    for left, right in reversed(list(zip(children, children[1:], strict=False))):
-        either = _is_function(left) or _is_function(right)
-        if either and left.tag not in ("mo", "mspace") and right.tag not in ("mo", "mspace"):
-            if not (_is_function(left) and right.tag == "mrow" and len(right) and right[0].tag == "mo"):
-                row.insert(list(row).index(right), ET.Element("mspace", {"width": "0.167em"}))
+    for left, right in reversed(list(itertools.pairwise(children))):
+        bracket = right.tag == "mrow" and len(right) and right[0].tag == "mo"
+        spaced = {left.tag, right.tag} & {"mo", "mspace"} or (_is_function(left) and bracket)
+        if not spaced and (_is_function(left) or _is_function(right)):
+            row.insert(list(row).index(right), ET.Element("mspace", {"width": "0.167em"}))
 
 
 def _is_function(element: ET.Element) -> bool:

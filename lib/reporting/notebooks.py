@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lib.reporting.canonical import Scrubber, add_banner, canonicalise, started_cell
 from lib.reporting.files import write_atomically
 from lib.reporting.lint import lint_notebook
-from lib.reporting.parameters import Parameter, check_parameters, declared_parameters
+from lib.reporting.parameters import Parameter, check_parameters, declared_parameters, read_cells
 
 __all__ = ["Execution", "check_parameters", "declared_parameters", "execute_notebook", "lint_notebook"]
 
@@ -80,7 +80,7 @@ def execute_notebook(
 def _folder() -> Iterator[Path]:
     """A scratch folder of a short name: the path of a Unix socket may have about a hundred characters."""
     roomy = len(tempfile.gettempdir()) < 60
-    folder = Path(tempfile.mkdtemp(prefix="regen-", dir=None if roomy else "/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="regen-nb-", dir=None if roomy else "/tmp"))
     try:
         yield folder
     finally:
@@ -145,15 +145,18 @@ def _kill(folder: Path, spare: int | None = None) -> None:
 
 
 def _read_executed(source: Path, executed: Path) -> tuple[Any, set[str]]:
-    """What papermill left, or the source if it left nothing whole; and the source's cell ids."""
+    """What papermill left, or the source without outputs if it left nothing whole; and the source's cell ids."""
     import nbformat
 
-    original = nbformat.read(source, as_version=4)
-    ids = {cell["id"] for cell in json.loads(source.read_text(encoding="utf-8"))["cells"] if "id" in cell}
+    ids = {cell["id"] for cell in read_cells(source) if "id" in cell}
     try:
         return nbformat.read(executed, as_version=4), ids
     except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError):
-        return original, ids
+        notebook = nbformat.read(source, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook, ids
 
 
 def _as_json(notebook: Any) -> str:

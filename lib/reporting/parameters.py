@@ -32,7 +32,7 @@ def declared_parameters(source: Path) -> dict[str, tuple[type, Parameter]]:
     try:
         statements = ast.parse(text).body
     except SyntaxError as error:
-        raise UserError(f"the parameters cell of {source.name} is no Python: {error.msg}, line {error.lineno}") from error
+        raise UserError(f"the parameters cell of {source.name} is no Python: {error.msg}") from error
     declared = dict(_declaration(source, statement) for statement in statements)
     if len(declared) < len(statements):
         raise UserError(f"the parameters cell of {source.name} declares a name twice")

@@ -1,7 +1,7 @@
 """How every figure of every paper looks, and how it becomes the same bytes each time."""
 
 import io
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -11,7 +11,12 @@ PNG_DPI = 150  # 1,200 pixels across a column: sharp on a phone, small in a page
 
 # Text becomes outlines, so a figure looks alike where DejaVu Sans is not installed. The salt names clip paths and
 # markers in an SVG: without it matplotlib draws a random one at each save.
-_REPEATABLE = {"svg.fonttype": "path", "svg.hashsalt": "regen", "savefig.bbox": "tight", "savefig.pad_inches": 0.06}
+_REPEATABLE: dict[Any, Any] = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "regen",
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.06,
+}
 
 _LOOK = {
     "axes.axisbelow": True,
@@ -42,7 +47,7 @@ def use_house_style() -> None:
 
 
 def figure_bytes(figure: "Figure", kind: Literal["svg", "png"]) -> bytes:
-    """`figure` as a file's content: equal figures give equal bytes, in any process, with no date and no version in it."""
+    """`figure` as a file's content: equal figures give equal bytes, in any process; no date, no version."""
     import matplotlib
 
     silent = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}

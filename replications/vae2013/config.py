@@ -33,11 +33,14 @@ class AevbConfig:
 
 @dataclass(frozen=True)
 class LinearGaussianConfig:
-    """Closed-form checks of equations 1, 7, 10 and appendix B; fact sheet (a) 1, 2, 6."""
+    """Closed-form checks of equations 1, 7, 10 and appendix B.
+
+    DEVIATION vae2013-D4: the paper prints no numbers to check its equations by; a linear-Gaussian model has them.
+    """
 
     n_points: int = 2000  # ours: x drawn from the model
     n_repeats: int = 50  # ours: estimates a point
-    n_importance: tuple[int, ...] = (1, 5, 50)  # fact sheet (a) 6
+    n_importance: tuple[int, ...] = (1, 5, 50)  # ours: bounds of one, few and many samples
     n_monte_carlo: int = 1_000_000  # ours: draws for appendix B
 
 

@@ -1,4 +1,7 @@
-"""The paper's MLP VAE (appendix C) with its initialisation."""
+"""The paper's MLP VAE (appendix C) with its initialisation.
+
+NOTE vae2013-N4: section 5 swaps words and calls the generative model "encoder"; here the encoder is q(z|x).
+"""
 
 import torch
 from torch import nn

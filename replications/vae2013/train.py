@@ -88,7 +88,8 @@ def try_learning_rates(minibatches: Minibatches) -> dict[str, float]:
         model = build(config, images.shape[1], minibatches.streams)
         optimizer = adagrad(model, rate, config, len(images))
         elbos = [aevb_step(model, optimizer, *minibatches(step)) for step in range(config.n_trial_steps)]
-        # The second half: in the first, the largest step size is still recovering from the start.
+        # NOTE vae2013-N3: "the first few iterations" are ours to choose. The second half of them counts, for in the
+        # first the largest step size is still recovering from the start.
         bounds[str(rate)] = torch.stack(elbos[len(elbos) // 2 :]).mean().item()
     return bounds
 

@@ -34,11 +34,14 @@ def notebook(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+PAGE = {"title": "A <title>", "banner": "smoke run: numbers mean nothing"}
 PROSE = r"""md:## The method
 
 The model $p_\theta(\mathbf{x}|\mathbf{z})$ has a bound; $a_1 * b_2 * c$ and $d_1 * e$ keep their stars.
 
-$$\log p(\mathbf{x}) \ge \mathcal{L}(\theta, \phi; \mathbf{x}) = -D_{KL}\left(q_\phi(z|x)\,\|\,p(z)\right) + \mathbb{E}_{q}\left[\log p_\theta(x|z)\right] + \sum_{j=1}^{J} \left(1 + \log \sigma_j^2 - \mu_j^2 - \sigma_j^2\right)$$
+$$\log p(\mathbf{x}) \ge \mathcal{L}(\theta, \phi; \mathbf{x})
+= -D_{KL}\left(q_\phi(z|x)\,\|\,p(z)\right) + \mathbb{E}_{q}\left[\log p_\theta(x|z)\right]
++ \sum_{j=1}^{J} \left(1 + \log \sigma_j^2 - \mu_j^2 - \sigma_j^2\right)$$
 
 | symbol | meaning |
 |---|---|
@@ -66,7 +69,7 @@ PLAIN = """import sys
 print("a line " * 40)
 print("to stderr", file=sys.stderr)
 plt.plot([1, 2])
-object()"""
+display(object(), frame)"""
 
 
 @pytest.fixture(scope="session")
@@ -79,5 +82,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("report")
     source = make_notebook(folder / "source.ipynb", PROSE, DRAW, TABLE, PLAIN)
     execution = execute_notebook(source, folder / "executed.ipynb", {"preset": "smoke"}, timeout_s=120)
-    notebook_page(folder / "executed.ipynb", folder / "page.html", title="A <title>", banner="smoke run: numbers mean nothing")
+    notebook_page(folder / "executed.ipynb", folder / "page.html", **PAGE)
     return folder, execution

@@ -62,7 +62,7 @@ def test_index_holds_every_exhibit_once_with_the_digests_of_its_files(tmp_path):
 
 def test_a_damaged_index_is_told_and_not_overwritten(tmp_path):
     (tmp_path / "exhibits.json").write_text('{"exhibits": [')
-    with pytest.raises(UserError, match="exhibits.json"):
+    with pytest.raises(UserError, match=r"exhibits\.json"):
         show_table(pd.DataFrame({"a": [1]}), "gan2014/table-1", "T.", tmp_path)
 
 
@@ -70,7 +70,8 @@ def test_figure_is_closed_labelled_and_inlined():
     figure = a_figure()
     before = plt.get_fignums()
     shown = show_figure(figure, "vae2013/figure-2", "Less < more.", 'It says "rises".')
-    assert figure.number in before and figure.number not in plt.get_fignums()
+    assert figure.number in before
+    assert figure.number not in plt.get_fignums()
     assert shown.html.startswith('<figure id="figure-2" class="exhibit')
     assert 'alt="It says &quot;rises&quot;."' in shown.html
     assert "Figure vae2013/figure-2.</a> Less &lt; more.</figcaption>" in shown.html
@@ -83,7 +84,9 @@ def test_png_where_asked():
     assert 'src="data:image/png;base64,' in show_figure(a_figure(), "a/f-1", "C.", "Alt.", kind="png").html
 
 
-@pytest.mark.parametrize("identifier", ["figure-2", "VAE/figure-2", "vae2013/Figure", "../x", "a/b/c", "vae2013/figure-2\n", ""])
+@pytest.mark.parametrize(
+    "identifier", ["figure-2", "VAE/figure-2", "vae2013/Figure", "../x", "a/b/c", "vae2013/figure-2\n", ""]
+)
 def test_identifier_is_checked_before_anything_is_written(identifier, tmp_path):
     with pytest.raises(UserError, match="vae2013/figure-2"):
         show_figure(a_figure(), identifier, "C.", "Alt.", tmp_path)
@@ -120,8 +123,10 @@ def test_table_escapes_strings_but_not_markup_and_writes_csv(tmp_path):
         }
     )
     shown = show_table(frame, "gan2014/table-1", "T.", tmp_path)
-    assert "&lt;b&gt;bold" in shown.html and "<b>" not in shown.html
-    assert 'class="badge replicated"' in shown.html and '<a href="#x">see &lt;here&gt;</a>' in shown.html
+    assert "&lt;b&gt;bold" in shown.html
+    assert "<b>" not in shown.html
+    assert 'class="badge replicated"' in shown.html
+    assert '<a href="#x">see &lt;here&gt;</a>' in shown.html
     head = [attrs for tag, attrs in Cells(shown.html).found if tag == "th"]
     assert all(attrs["scope"] == "col" for attrs in head)
     assert ["right" in attrs["style"] for attrs in head] == [False, True, True, False]
@@ -138,13 +143,15 @@ def test_index_becomes_row_headers_and_align_wins():
     frame = pd.DataFrame({"n": [1, 2]}, index=pd.Index(["x", "y"], name="name"))
     found = Cells(show_table(frame, "a/t-1", "T.", align={"n": "center"}).html).found
     assert [tag for tag, _ in found] == ["th", "th", "th", "td", "th", "td"]
-    assert found[2][1]["scope"] == "row" and "center" in found[3][1]["style"]
+    assert found[2][1]["scope"] == "row"
+    assert "center" in found[3][1]["style"]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_badge_says_its_verdict_in_words_and_by_glyph(verdict):
     shown = badge(verdict)
-    assert shown.text == verdict and f"</span> {verdict}</span>" in str(shown)
+    assert shown.text == verdict
+    assert f"</span> {verdict}</span>" in str(shown)
     assert sum(badge(other).markup.split(">")[2] == shown.markup.split(">")[2] for other in VERDICTS) == 1
 
 
@@ -154,13 +161,14 @@ def test_badge_of_no_verdict():
 
 
 def test_note_escapes_its_text():
-    assert "a &lt; b" in str(note("a < b")) and "<em>" in str(note(Html("<em>x</em>", "x")))
+    assert "a &lt; b" in str(note("a < b"))
+    assert "<em>" in str(note(Html("<em>x</em>", "x")))
 
 
 def test_importing_the_package_needs_no_reporting_extra():
     code = (
         "import sys\n"
-        "for name in ('papermill', 'nbconvert', 'nbformat', 'latex2mathml', 'mistune', 'psutil'): sys.modules[name] = None\n"
+        "for name in 'papermill nbconvert nbformat latex2mathml mistune psutil'.split(): sys.modules[name] = None\n"
         "import lib.reporting, lib.reporting.notebooks, lib.reporting.page"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -174,4 +182,5 @@ def test_write_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, monkeyp
     monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="space"):
         files.write_atomically(target, "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"] and target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert target.read_text() == "old"

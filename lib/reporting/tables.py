@@ -1,0 +1,100 @@
+"""The tables every report has, as data frames of text: provenance, claims, verdicts, departures, runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lib.claims import Verdict, reported_text
+from lib.execution.runs import Failed, Finished, Run
+from lib.reporting.markup import badge
+
+
+def number(value: float, digits: int = 1, spread: float = math.nan) -> str:
+    """`-101.23, 1, 0.4` as `−101.2 ± 0.4`; a dash for nan."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:,.{digits}f}".replace("-", "−")
+    return text if math.isnan(spread) else f"{text} ± {spread:.{digits}f}"
+
+
+def claims_table(document: Mapping[str, Any]) -> pd.DataFrame:
+    """What the paper claims: one row a claim, as in claims.yaml."""
+    rows = [
+        {
+            "claim": claim["id"],
+            "in the paper": claim["where"],
+            "kind": claim["kind"],
+            "what is claimed": claim["statement"],
+            "reported": reported_text(claim),
+            "how it is judged here": claim.get("protocol") or f"not yet: {claim['until']}",
+        }
+        for claim in document["claims"]
+    ]
+    return pd.DataFrame(rows)
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The verdicts, claim by claim."""
+    rows = [
+        {
+            "claim": v.claim,
+            "verdict": badge(v.verdict),
+            "reported": v.reported,
+            "measured": (v.measured or "–").replace("-", "−"),
+            "why": v.why,
+        }
+        for v in verdicts
+    ]
+    return pd.DataFrame(rows)
+
+
+def departures_table(document: Mapping[str, Any]) -> pd.DataFrame:
+    """Numbered deviations (where we leave the paper) and notes (where the paper leaves a choice)."""
+    deviations = [
+        {"number": d["id"], "what": d["what"], "why": d["why"], "expected effect": d["effect"]}
+        for d in document["deviations"]
+    ]
+    notes = [
+        {"number": n["id"], "what": n["what"], "why": "the paper is silent", "expected effect": "–"}
+        for n in document["notes"]
+    ]
+    return pd.DataFrame(deviations + notes)
+
+
+def provenance_table(finished: Sequence[Finished]) -> pd.DataFrame:
+    """What the numbers were made with; a value that differs between runs is listed with all its values."""
+    rows: dict[str, set[str]] = {}
+    for outcome in finished:
+        record = outcome.record["provenance"]
+        flat = {**{k: v for k, v in record.items() if k != "versions"}, **record["versions"]}
+        flat |= {f"data {name}": digest for name, digest in outcome.provenance["data"].items()}
+        for key, value in flat.items():
+            if value is not None:
+                rows.setdefault(key.replace("_", " "), set()).add(str(value))
+    return pd.DataFrame([{"what": key, "value": "; ".join(sorted(values))} for key, values in rows.items()])
+
+
+def runs_table(outcomes: Sequence[tuple[Run, Finished | Failed | None]]) -> pd.DataFrame:
+    """Every planned run, the failed ones too: state, facts and the first twelve digits of its fingerprint."""
+    rows = []
+    for run, outcome in outcomes:
+        facts = outcome.record["facts"] if isinstance(outcome, Finished) else {}
+        rows.append(
+            {
+                "experiment": run.experiment,
+                "seed": str(run.seed),
+                "state": _state(outcome),
+                "step size": f"{facts['learning_rate']:g}" if "learning_rate" in facts else "–",
+                "parameters": f"{facts['parameters']:,}" if "parameters" in facts else "–",
+                "fingerprint": run.fingerprint[:12],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _state(outcome: Finished | Failed | None) -> str:
+    if outcome is None:
+        return "not computed"
+    return f"FAILED: {outcome.reason}" if isinstance(outcome, Failed) else "finished"

@@ -1,0 +1,194 @@
+"""The paper's figures and the table of bounds, drawn from finished runs."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import load_file
+from scipy.stats import norm
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from lib import datasets
+from lib.claims import read_score
+from lib.execution.runs import Finished
+from lib.models.gaussian_vae import BernoulliVAE
+from lib.reporting.tables import number
+from lib.training.randomness import Streams
+from replications.papers import Results
+from replications.vae2013.evaluate import binarised
+
+PANELS = (3, 5, 10, 20, 200)  # figure 2, MNIST
+SHEETS = (2, 5, 10, 20)  # figure 5
+
+
+def trained(outcome: Finished) -> BernoulliVAE:
+    """The model of a finished run, with its weights."""
+    weights = load_file(outcome.folder / "weights.safetensors")
+    n_pixels = weights["decoder_out.bias"].numel()
+    model = BernoulliVAE(n_pixels, outcome.run.config.n_hidden, outcome.run.config.n_latent)
+    model.load_state_dict(weights)
+    return model
+
+
+def first(results: Results, n_latent: int) -> Finished | None:
+    """The finished run of lowest seed with n_latent latents; None where the preset has none."""
+    found = results.finished(f"aevb-nz{n_latent}")
+    return found[0] if found else None
+
+
+def curves(results: Results) -> pd.DataFrame:
+    """Figure 2 as long data: N_z, seed, samples evaluated, images, bound in nats per image."""
+    rows = [
+        {"N_z": o.run.config.n_latent, "seed": o.run.seed, "samples": row["samples"], "images": split,
+         "bound": row[f"elbo_{split}"]}
+        for o in results.finished() if hasattr(o.run.config, "n_latent")
+        for row in o.history() for split in ("train", "test")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def learning_curves(results: Results) -> Figure:
+    """Figure 2: the bound against samples evaluated, a panel for each N_z, mean and range over seeds."""
+    data = curves(results)
+    panels = [n for n in PANELS if n in set(data["N_z"])]
+    figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.1), sharey=True, squeeze=False, layout="constrained")
+    for axis, n_latent in zip(axes[0], panels, strict=True):
+        sns.lineplot(
+            data[data["N_z"] == n_latent], x="samples", y="bound", hue="images", style="images", ax=axis,
+            hue_order=["train", "test"], style_order=["test", "train"], errorbar=("pi", 100), legend=axis is axes[0][-1],
+        )  # fmt: skip
+        axis.set(xscale="log", title=f"$N_z$ = {n_latent}", xlabel="samples evaluated", ylim=(-250, -100))
+        axis.set_xlim(left=1e3)
+    axes[0][0].set_ylabel("bound, nats per image")
+    return figure
+
+
+def manifold(model: BernoulliVAE, side: int = 20) -> Figure:
+    """Figure 4b: decoder means over the unit square, sent through the inverse Gaussian distribution function."""
+    edge = norm.ppf((np.arange(side) + 0.5) / side)
+    z = torch.tensor([[x, y] for y in edge[::-1] for x in edge], dtype=torch.float32)
+    with torch.no_grad():
+        means = torch.sigmoid(model.logits(z)).view(-1, 1, 28, 28)
+    return _sheet(make_grid(means, nrow=side, padding=0), 6.0)
+
+
+def codes(outcome: Finished) -> Figure:
+    """Where the two-dimensional posterior means of the test digits lie, a colour for each digit."""
+    data = datasets.load(outcome.run.config.data)
+    with torch.no_grad():
+        mean = trained(outcome).posterior(binarised(data, "test", torch.device("cpu"))).mean.numpy()
+    labels = data.split("test")[1].numpy()
+    figure, axis = plt.subplots(figsize=(6.0, 5.0), layout="constrained")
+    palette = sns.color_palette("husl", 10)
+    sns.scatterplot(x=mean[:, 0], y=mean[:, 1], hue=labels, palette=palette, s=14, linewidth=0, ax=axis, legend=False)
+    for digit in range(10):  # the digit itself at its median, for colours alone do not tell ten classes apart
+        x, y = np.median(mean[labels == digit], 0)
+        axis.text(x, y, str(digit), ha="center", va="center", weight="bold",
+                  bbox={"boxstyle": "circle,pad=0.2", "fc": "white", "ec": palette[digit], "lw": 1.5})  # fmt: skip
+    axis.set(xlabel="posterior mean, $z_1$", ylabel="posterior mean, $z_2$")
+    return figure
+
+
+def sample_sheets(results: Results) -> Figure:
+    """Figure 5: the sheets of samples as the runs of lowest seed wrote them."""
+    runs = [run for n in SHEETS if (run := first(results, n)) is not None]
+    figure, axes = plt.subplots(1, len(runs), figsize=(2.3 * len(runs), 2.6), squeeze=False, layout="constrained")
+    for axis, outcome in zip(axes[0], runs, strict=True):
+        axis.imshow(plt.imread(outcome.folder / "samples.png"), interpolation="nearest")
+        axis.set_title(f"$N_z$ = {outcome.run.config.n_latent}")
+        axis.axis("off")
+    return figure
+
+
+def nearest_training_images(outcome: Finished, count: int = 16) -> Figure:
+    """The first samples of a model, above the training image nearest to each in Euclidean distance."""
+    model, data = trained(outcome), datasets.load(outcome.run.config.data)
+    generator = Streams(outcome.run.seed).at("samples")  # the sheet's own stream: the same first samples
+    z = torch.randn(100, model.n_latent, generator=generator)[:count]
+    with torch.no_grad():
+        samples = torch.sigmoid(model.logits(z))
+    train = data.split("train")[0].flatten(1).float() / 255
+    nearest = train[torch.cdist(samples, train).argmin(1)]
+    return _sheet(make_grid(torch.cat([samples, nearest]).view(-1, 1, 28, 28), nrow=count, padding=1, pad_value=1.0), 9.2)
+
+
+def _sheet(grid: Tensor, width: float) -> Figure:
+    height = width * grid.shape[1] / grid.shape[2]
+    figure = plt.figure(figsize=(width, height))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axis.axis("off")
+    return figure
+
+
+def bounds_table(results: Results) -> pd.DataFrame:
+    """Final numbers, a row for each N_z: mean over seeds ± standard deviation over seeds; and the trivial baseline."""
+    rows = []
+    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if hasattr(o.run.config, "n_latent")}):
+        found = results.finished(f"aevb-nz{n_latent}")
+        read = {name: read_score(f"aevb-nz{n_latent}.{name}", results.outcomes) for name in found[0].scores}
+        rows.append(
+            {
+                "model": f"AEVB, N_z = {n_latent}",
+                "seeds": str(len(found)),
+                "bound, train": _cell(read["elbo_train"]),
+                "bound, test": _cell(read["elbo_test"]),
+                "s.e. over test images": number(found[0].scores["elbo_test"].stderr, 1),
+                f"L_{found[0].run.config.n_importance} bound, test": _cell(read["iwae_test"]),
+                "KL term, test": _cell(read["kl_test"]),
+                "active units": _cell(read["active_units"]),
+                "log p(x), exact": "–",
+            }
+        )
+    baseline = results.finished("baselines")[0].scores["pixels_test"]
+    rows.append(
+        dict.fromkeys(rows[0], "–")
+        | {
+            "model": "baseline: independent pixels",
+            "s.e. over test images": number(baseline.stderr, 1),
+            "log p(x), exact": number(baseline.value, 1),
+        }
+    )
+    return pd.DataFrame(rows)
+
+
+def _cell(reading) -> str:  # type: ignore[no-untyped-def]
+    return number(reading.mean, 1, reading.spread)
+
+
+def codes_table(results: Results) -> pd.DataFrame:
+    """5-nearest-neighbour accuracy of each N_z's posterior means, beside its floor and its ceiling."""
+    rows = []
+    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if hasattr(o.run.config, "n_latent")}):
+        reading = read_score(f"aevb-nz{n_latent}.knn_test", results.outcomes)
+        rows.append((f"posterior mean, N_z = {n_latent}", reading.mean, reading.spread, len(reading.values)))
+    for name, label in (("knn_pca_test", "two principal components"), ("knn_pixels_test", "all 784 pixels")):
+        rows.append((label, results.finished("baselines")[0].scores[name].value, math.nan, 1))
+    columns = ["features", "accuracy on test digits, %", "seeds"]
+    return pd.DataFrame([(f, number(100 * a, 1, 100 * s), str(n)) for f, a, s, n in rows], columns=columns)
+
+
+def checks_table(results: Results) -> pd.DataFrame:
+    """The closed-form checks: what it should be, what was measured (seeds pooled), standard error."""
+    names = {
+        "eq1_residual": ("equation 1: largest residual", "0"),
+        "kl_closed": ("appendix B: KL as coded", "0.887678"),
+        "kl_monte_carlo": ("appendix B: KL by Monte Carlo", "0.887678"),
+        "gap_exact": ("gap of the bound, closed form", "0.464357"),
+        "gap_1": ("gap of the bound, sampled", "0.464357"),
+        "gap_5": ("gap with 5 importance samples", "below the last"),
+        "gap_50": ("gap with 50 importance samples", "below the last"),
+        "gap_rotated": ("gap after rotating the latents", "0"),
+    }
+    rows = []
+    for name, (label, truth) in names.items():
+        reading = read_score(f"linear-gaussian.{name}", results.outcomes)
+        value = f"{reading.mean:.1e}" if abs(reading.mean) < 1e-6 else f"{reading.mean:.6f}"
+        error = "–" if math.isnan(reading.stderr) else f"{reading.stderr:.6f}"
+        rows.append({"quantity, nats": label, "should be": truth, "measured": value.replace("-", "−"), "standard error": error})
+    return pd.DataFrame(rows)

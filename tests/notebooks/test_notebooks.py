@@ -1,0 +1,107 @@
+"""Every notebook that is found: its form, its smoke report, the same bytes twice, and a refused parameter."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib.claims import load_claims
+from lib.reporting.notebooks import declared_parameters, lint_notebook
+
+REPOSITORY = Path(__file__).parents[2]
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+ALLOWED = {"lib", "replications", "inspect", "pathlib", "pandas", "IPython", "torch", "torchvision", "torchmetrics", "seaborn", "numpy", "matplotlib"}  # fmt: skip
+
+
+def regen(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "replications", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """The smoke reports of all papers, made once as a user would."""
+    out = tmp_path_factory.mktemp("reports")
+    done = regen("report", "--preset", "smoke", "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(notebook):
+    assert lint_notebook(notebook, allowed_imports=ALLOWED) == []
+    assert list(declared_parameters(notebook)) == ["preset", "seeds", "run_dir", "device"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_number_of_the_paper_is_typed_into_a_verdict(notebook):
+    """Prose names no verdict: verdicts are computed."""
+    prose = " ".join("".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "markdown")
+    assert not re.search(r"\b(is|was|were|are) (not )?replicated\b(?! here)", prose.replace("What was replicated", ""))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_smoke_report_has_every_verdict_and_says_that_numbers_mean_nothing(notebook, reports):
+    page = (reports / "smoke" / f"{notebook.stem}.html").read_text()
+    assert "numbers mean nothing" in page
+    document = load_claims(REPOSITORY / "replications" / notebook.stem / "claims.yaml")
+    verdicts = json.loads((reports / "smoke" / f"{notebook.stem}.verdicts.json").read_text())
+    assert [v["claim"] for v in verdicts] == [claim["id"] for claim in document["claims"]]
+    table = page[page.index('id="table-verdicts"') :]
+    for verdict in verdicts:
+        row = table[table.index(f">{verdict['claim']}<") :].split("</tr>")[0]
+        assert verdict["verdict"] in row
+    for departure in document["deviations"] + document["notes"]:
+        assert departure["id"] in page
+    assert len(page.encode()) < 3_000_000
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_number_of_the_bounds_comes_from_results(notebook, reports):
+    """A table's file and the figures' files have the digests that exhibits.json lists."""
+    import hashlib
+
+    folder = reports / "smoke" / "figures"
+    exhibits = json.loads((folder / "exhibits.json").read_text())["exhibits"]
+    files = {name: digest for e in exhibits if e["identifier"].startswith(notebook.stem) for name, digest in e["files"].items()}
+    assert files
+    for name, digest in files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_a_second_report_computes_nothing_and_has_the_same_bytes(reports):
+    kept = [p for p in sorted(reports.rglob("*")) if p.is_file() and ".locks" not in p.parts]
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in kept}
+    done = regen("report", "--preset", "smoke", "--out", reports)
+    assert done.returncode == 0, done.stderr
+    assert "already there" in done.stdout
+    assert "computed" not in done.stdout
+    for path, (content, mtime) in before.items():
+        assert path.read_bytes() == content, path
+        if "runs" in path.relative_to(reports).parts:
+            assert path.stat().st_mtime_ns == mtime, f"{path} was written again"
+
+
+def test_index_leads_to_every_report(reports):
+    index = (reports / "index.html").read_text()
+    for notebook in NOTEBOOKS:
+        assert f'href="smoke/{notebook.stem}.html"' in index
+
+
+@pytest.mark.parametrize(
+    ("parameter", "sentence"),
+    [("sead=1", "no parameter 'sead': did you mean 'seeds'"), ("seeds=many", "is int, was given 'many'"), ("seeds", "NAME=VALUE")],
+)
+def test_a_wrong_parameter_is_refused_before_anything_runs(parameter, sentence, tmp_path):
+    done = regen("report", "vae2013", "--preset", "smoke", "--out", tmp_path, "--parameter", parameter)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any(tmp_path.iterdir())

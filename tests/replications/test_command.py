@@ -1,0 +1,220 @@
+"""The command as a user meets it: what it prints, its exit codes, and that no mistake ends in a traceback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib.reporting.files import write_atomically
+from replications import papers, reports
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def regen(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "replications", *map(str, arguments)]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=env)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The smoke runs of vae2013, in process order."""
+    out = tmp_path_factory.mktemp("store")
+    done = regen("run", "vae2013", "--preset", "smoke", "--workers", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def copy(store, tmp_path):
+    return Path(shutil.copytree(store, tmp_path / "store"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "vae2031"], "There is no paper 'vae2031': did you mean 'vae2013'?"),
+        (["report", "gan"], "There is no paper 'gan'"),
+        (["run", "--preset", "labtop"], "no preset 'labtop': did you mean 'laptop'?"),
+        (["run", "--seeds", "many"], "--seeds"),
+        (["run", "--preset", "smoke", "--seeds", "0"], "at least 1"),
+        (["run", "--preset", "smoke", "--out", "/dev/null/folder"], "Nothing can be written to /dev/null/folder"),
+        (["run", "--preset", "smoke", "--device", "warp"], "'warp' cannot be used"),
+        (["run", "--preset", "smoke", "--time-budget", "soon"], "write 90s, 9m or 1.5h"),
+        (["run", "--preset", "smoke", "--workers", "0"], "--workers"),
+        (["verdicts", "--preset", "nope"], "no preset 'nope'"),
+        (["data", "fetch", "mnits"], "mnist"),
+        (["data", "verify", "imagenet"], "imagenet"),
+        (["lisst"], "lisst"),
+        (["cite", "vae2013/figure-99", "--out", "/nonexistent"], "regen report"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_code_2(arguments, sentence, tmp_path):
+    done = regen(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    ours = [line for line in done.stderr.splitlines() if line.startswith("regen: ")]
+    assert len(ours) == (1 if "Usage:" not in done.stderr else 0)  # ours, or the option parser's own usage line
+
+
+def test_offline_with_data_missing(tmp_path):
+    done = regen("run", "vae2013", "--preset", "paper", "--out", tmp_path / "o", REGEN_DATA=str(tmp_path), REGEN_OFFLINE="1")
+    assert done.returncode == 2
+    assert "REGEN_OFFLINE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_data_verify_names_a_corrupt_file(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\x00\x00\x08\x03 too short")
+    done = regen("data", "verify", "mnist", "--data-dir", tmp_path)
+    assert done.returncode == 2
+    assert "-ubyte" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_python_that_is_too_old_is_told_so(monkeypatch):
+    code = "import sys, runpy; sys.version_info = (3, 10, 0); runpy.run_module('replications', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Python 3.11 or newer is needed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_finished_run_is_kept(store):
+    done = regen("run", "vae2013", "--preset", "smoke", "--out", store)
+    assert done.returncode == 0
+    assert done.stdout.strip() == "4 runs: 4 already there"
+
+
+def test_the_same_command_gives_the_same_bits(store, tmp_path):
+    regen("run", "vae2013", "--preset", "smoke", "--workers", 1, "--out", tmp_path)
+    names = ("results.json", "history.csv", "weights.safetensors", "samples.png")
+    ours = sorted(p.relative_to(store) for p in store.rglob("*") if p.name in names)
+    assert len(ours) == 2 + 2 + 2 * 4
+    for path in ours:
+        assert (tmp_path / path).read_bytes() == (store / path).read_bytes(), path
+
+
+def test_a_damaged_run_is_refused_for_verdicts_and_recomputed_by_run(copy, store):
+    weights = next(copy.rglob("weights.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[1000] ^= 1
+    weights.write_bytes(content)
+    refused = regen("verdicts", "vae2013", "--preset", "smoke", "--out", copy)
+    assert refused.returncode == 2
+    assert "weights.safetensors does not have the digest" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    mended = regen("run", "vae2013", "--preset", "smoke", "--out", copy)
+    assert mended.returncode == 0
+    assert "set aside and computed again" in mended.stderr
+    assert weights.read_bytes() == next(store.rglob(f"{weights.parent.name}/weights.safetensors")).read_bytes()
+
+
+def test_list_json(store):
+    listing = json.loads(regen("list", "--json", "--out", store).stdout)
+    entry = next(e for e in listing if e["paper"] == "vae2013")
+    states = {run["experiment"]: run for run in entry["presets"]["smoke"]}
+    assert {run["state"] for run in states.values()} == {"finished"}
+    assert all(run["seconds"] >= 0 and len(run["fingerprint"]) == 64 for run in states.values())
+    # baselines does not train, so laptop's is the same run as smoke's
+    assert {r["state"] for r in entry["presets"]["laptop"] if r["experiment"].startswith("aevb")} == {"missing"}
+
+
+def test_verdicts_json_has_the_designed_fields(store):
+    done = regen("verdicts", "--preset", "smoke", "--json", "--out", store)
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    fields = {"paper", "claim", "kind", "preset", "reported", "measured", "verdict", "why"}
+    assert all(set(v) == fields for v in found)
+    words = {v["claim"]: v["verdict"] for v in found}
+    assert words["eq1"] == "replicated"
+    assert words["fig2-more-latents"] == "not comparable"
+    assert words["fig3"] == "not run"
+
+
+def test_a_verdict_that_fell_from_the_published_one_exits_1(copy, tmp_path, monkeypatch, capsys):
+    """A planted drift: one score of a run is changed, its digests remade, and the gate turns red."""
+    from lib.execution.runs import write_sums
+    from replications import command
+
+    before = papers.read("vae2013", "smoke", None, copy).verdicts()
+    published = tmp_path / "published"
+    write_atomically(published / "smoke" / "vae2013.verdicts.json", reports.verdicts_json(before))
+    monkeypatch.setattr(command, "PUBLISHED", published)
+    with pytest.raises(command.typer.Exit) as green:
+        command.verdicts(["vae2013"], "smoke", None, False, copy)
+    assert green.value.exit_code == 0
+    path = next(p for p in copy.rglob("results.json") if "eq1_residual" in p.read_text())
+    record = json.loads(path.read_text())
+    record["scores"]["eq1_residual"]["value"] = 0.5
+    path.write_text(json.dumps(record))
+    write_sums(path.parent)
+    with pytest.raises(command.typer.Exit) as red:
+        command.verdicts(["vae2013"], "smoke", None, False, copy)
+    assert red.value.exit_code == 1
+    assert "vae2013/eq1 fell from replicated" in capsys.readouterr().err
+
+
+def test_the_time_budget_stops_and_goes_on(tmp_path):
+    stopped = regen("run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path)
+    assert stopped.returncode == 1
+    assert "goes on from the last checkpoints" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    again = regen("run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path)
+    assert again.returncode == 1
+    begun = [p for p in tmp_path.rglob("checkpoint.safetensors")]
+    assert begun
+
+
+def test_publish_then_cite(tmp_path):
+    """A smoke report is promoted to a published folder and cited from there."""
+    latest, published = tmp_path / "latest", tmp_path / "published"
+    assert regen("report", "vae2013", "--preset", "smoke", "--out", latest).returncode == 0
+    written = reports.publish("vae2013", "smoke", latest, weights=False, target=published)
+    names = {path.name for path in written}
+    assert {"vae2013.html", "vae2013.ipynb", "results.json", "history.csv", "run.json", "index.html"} <= names
+    assert "weights.safetensors" not in names
+    listed = regen("cite", "--preset", "smoke", "--out", published)
+    assert "vae2013/figure-2" in listed.stdout
+    cited = regen("cite", "vae2013/figure-2", "--preset", "smoke", "--out", published)
+    assert cited.returncode == 0
+    assert "@inproceedings{kingma2014auto" in cited.stdout
+    assert "sha256" in cited.stdout
+    unknown = regen("cite", "vae2013/figure-99", "--preset", "smoke", "--out", published)
+    assert unknown.returncode == 2
+
+
+def test_publishing_what_is_not_there_is_refused(tmp_path):
+    done = regen("publish", "vae2013", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "`regen report vae2013 --preset laptop` first" in done.stderr
+
+
+def test_a_failing_notebook_ends_in_code_1_and_a_partial_page(store, tmp_path, monkeypatch, capsys):
+    """A broken notebook names its cell on the page and in the message; other work is not lost."""
+    from replications import command
+
+    broken = json.loads(papers.load("vae2013").notebook.read_text())
+    place = next(i for i, c in enumerate(broken["cells"]) if "table-data" in "".join(c["source"]))
+    broken["cells"][place]["source"] = "raise ValueError('planted')"
+    path = tmp_path / "vae2013.ipynb"
+    path.write_text(json.dumps(broken))
+    monkeypatch.setattr(papers.Paper, "notebook", property(lambda self: path))
+    out = Path(shutil.copytree(store, tmp_path / "out"))
+    with pytest.raises(command.typer.Exit) as ended:
+        command.report_papers(["vae2013"], "smoke", None, 1, None, "cpu", None, None, out)
+    assert ended.value.exit_code == 1
+    assert "ValueError: planted" in capsys.readouterr().err
+    page = (out / "smoke" / "vae2013.html").read_text()
+    assert 'id="failed-cell"' in page
+    assert "planted" in page
+    assert "What was replicated" in page  # what came before the failure is there to read
