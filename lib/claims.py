@@ -140,7 +140,9 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
     """Each score above the one before it by more than `margin`: Welch's t-test over seeds, one-sided."""
     names, margin = test["increasing"], test["margin"]
     readings = [read_score(name, outcomes) for name in names]
-    held, undecided, broken = [], [], []
+    held: list[str] = []
+    undecided: list[str] = []
+    broken: list[str] = []
     for (low_name, low), (high_name, high) in pairwise(zip(names, readings, strict=True)):
         pair = f"{high_name} - {low_name} = {high.mean - low.mean:.3g}"
         p = _p_greater(high.values, [value + margin for value in low.values])

@@ -6,9 +6,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Score(NamedTuple):
@@ -27,7 +28,7 @@ class Score(NamedTuple):
     protocol: Mapping[str, Any]
 
 
-def mean_score(values: Tensor, unit: str, higher_is_better: bool, protocol: Mapping[str, Any]) -> Score:
+def mean_score(values: "Tensor", unit: str, higher_is_better: bool, protocol: Mapping[str, Any]) -> Score:
     """The mean of per-image values (N,) with its standard error sd / sqrt(N), computed in float64."""
     values = values.double()
     stderr = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan

@@ -2,7 +2,7 @@
 
 import sys
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 - who runs this from a checkout has no installer to refuse
     sys.exit("regen: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": `make` finds one.")
 
 import errno

@@ -40,9 +40,11 @@ DataDir = Annotated[Path | None, typer.Option(help="Data root (default: $REGEN_D
 def list_papers(as_json: Json = False, out: Out = LATEST) -> None:
     """Papers, presets, and what is already computed."""
     store, listing = Store(out), []
-    for key in papers.keys():
+    for key in papers.known():
         paper = papers.load(key)
-        presets = {preset: [_listed(run, store) for run in papers.plan(key, preset)] for preset in paper.package.PRESETS}
+        presets = {
+            preset: [_listed(run, store) for run in papers.plan(key, preset)] for preset in paper.package.PRESETS
+        }
         listing.append({"paper": key, "title": paper.document["title"], "presets": presets})
     if as_json:
         print(json.dumps(listing, indent=2))
@@ -51,7 +53,9 @@ def list_papers(as_json: Json = False, out: Out = LATEST) -> None:
         print(f"{entry['paper']}: {entry['title']}")
         for preset, runs in entry["presets"].items():
             states = [run["state"] for run in runs]
-            told = ", ".join(f"{states.count(s)} {s}" for s in ("finished", "failed", "begun", "damaged") if s in states)
+            told = ", ".join(
+                f"{states.count(s)} {s}" for s in ("finished", "failed", "begun", "damaged") if s in states
+            )
             print(f"  {preset:8} {len(runs):3} runs: {told or 'none computed'}")
 
 
@@ -81,7 +85,9 @@ def run_papers(
     out: Out = LATEST,
 ) -> None:
     """Compute the runs of a preset that are not there yet; a stopped run goes on from its checkpoint."""
-    reports = _compute(_chosen(keys), preset, seeds, workers, scheduler, device, papers.deadline_after(time_budget), out)
+    reports = _compute(
+        _chosen(keys), preset, seeds, workers, scheduler, device, papers.deadline_after(time_budget), out
+    )
     raise typer.Exit(_say_endings(reports))
 
 
@@ -103,7 +109,9 @@ def report_papers(
     chosen = _chosen(keys)
     extra = {key: reports.declared_values(key, parameter or []) for key in chosen}
     for values in extra.values():  # a parameter that names what an option names wins, for the runs as for the notebook
-        preset, seeds, device = (values.pop(n, d) for n, d in (("preset", preset), ("seeds", seeds), ("device", device)))
+        preset, seeds, device = (
+            values.pop(n, d) for n, d in (("preset", preset), ("seeds", seeds), ("device", device))
+        )
     code = _say_endings(_compute(chosen, preset, seeds, workers, scheduler, device, None, out))
     for key in chosen:
         count = papers.DEFAULT_SEEDS[preset] if seeds is None else seeds
@@ -132,12 +140,16 @@ def verdicts(
         print(reports.verdicts_json(found), end="")
     else:
         for v in found:
-            print(f"{v.paper}/{v.claim}: {v.verdict.upper()}. Reported {v.reported}; measured {v.measured or 'nothing'}.")
+            print(
+                f"{v.paper}/{v.claim}: {v.verdict.upper()}. Reported {v.reported}; measured {v.measured or 'nothing'}."
+            )
             print(f"    {v.why}")
         print(", ".join(f"{count} {word}" for word, count in counts(found).items()))
     fell = fallen(found, before)
     for old, new in fell:
-        _complain(f"{new.paper}/{new.claim} fell from {old.verdict} (published: {old.measured}) to {new.verdict}: {new.why}")
+        _complain(
+            f"{new.paper}/{new.claim} fell from {old.verdict} (published: {old.measured}) to {new.verdict}: {new.why}"
+        )
     raise typer.Exit(1 if fell else 0)
 
 
@@ -169,7 +181,9 @@ def cite(
     folder = out / preset / "figures"
     exhibits = {exhibit["identifier"]: exhibit for exhibit in read_exhibits(folder)}
     if not exhibits:
-        raise UserError(f"No figures are in {_shown(folder)}: `regen report` makes them, `regen publish` puts them there.")
+        raise UserError(
+            f"No figures are in {_shown(folder)}: `regen report` makes them, `regen publish` puts them there."
+        )
     if identifier is None:
         for name, exhibit in exhibits.items():
             print(f"{name:32} {exhibit['kind']:7} {exhibit['caption']}")
@@ -191,7 +205,9 @@ def bench(keys: Papers = None, as_json: Json = False) -> None:
         if as_json:
             print(json.dumps({"paper": key, "rows": rows}, indent=2))
             continue
-        print(f"{key}: milliseconds a training step (medians); ratios to the bare matrix products, quartiles over rounds")
+        print(
+            f"{key}: milliseconds a training step (medians); ratios to the bare matrix products, quartiles over rounds"
+        )
         print(pd.DataFrame(rows).set_index("n_latent").T.to_string())
 
 
@@ -235,7 +251,7 @@ def data_verify(
 
 
 def _chosen(keys: list[str] | None) -> list[str]:
-    return [papers.load(key).key for key in keys or papers.keys()]
+    return [papers.load(key).key for key in keys or papers.known()]
 
 
 def _compute(

@@ -40,7 +40,7 @@ class Paper(NamedTuple):
         return REPOSITORY / "notebooks" / f"{self.key}.ipynb"
 
 
-def keys() -> list[str]:
+def known() -> list[str]:
     """The papers' keys, one a folder of replications/ that holds a claims.yaml."""
     return sorted(path.parent.name for path in (REPOSITORY / "replications").glob("*[0-9]/claims.yaml"))
 
@@ -48,8 +48,8 @@ def keys() -> list[str]:
 @cache
 def load(key: str) -> Paper:
     """Raises UserError for an unknown key, naming the nearest."""
-    if key not in keys():
-        raise UserError(f"There is no paper {key!r}{_nearest(key, keys())} The papers are: {', '.join(keys())}.")
+    if key not in known():
+        raise UserError(f"There is no paper {key!r}{_nearest(key, known())} The papers are: {', '.join(known())}.")
     package = importlib.import_module(f"replications.{key}")
     return Paper(key, package, load_claims(REPOSITORY / "replications" / key / "claims.yaml"))
 
@@ -92,9 +92,7 @@ def compute_missing(
     with Progress(missing) as progress:
         if workers == 1 and scheduler is None:
             return there + run_here(missing, compute, store, options, progress)
-        return there + run_on_cluster(
-            missing, compute, store, options, progress, workers=workers, scheduler=scheduler
-        )
+        return there + run_on_cluster(missing, compute, store, options, progress, workers=workers, scheduler=scheduler)
 
 
 def _ending(store: Store, run: Run) -> tuple[Any, float, str]:

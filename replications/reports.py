@@ -91,7 +91,9 @@ def _summary(results: Results, ok: bool) -> dict[str, Any]:
     devices = sorted({o.record["provenance"]["device"] for o in finished})
     hours = sum(o.provenance["wall_seconds"] for o in finished) / 3600
     diverged = sum(isinstance(outcome, Failed) for _, outcome in results.outcomes)
-    detail = f"{len(finished)} runs on {' and '.join(devices) or 'no device'}, {hours * 60:.1f} minutes of compute in all"
+    detail = (
+        f"{len(finished)} runs on {' and '.join(devices) or 'no device'}, {hours * 60:.1f} minutes of compute in all"
+    )
     return {
         "paper": results.paper.key,
         "title": results.paper.document["title"],
@@ -125,7 +127,9 @@ def publish(key: str, preset: str, root: Path, *, weights: bool, target: Path = 
     source = root / preset
     summary_path = source / f"{key}.report.json"
     if not summary_path.exists() or not (source / f"{key}.html").exists():
-        raise UserError(f"There is no {preset} report of {key} in {root}: `regen report {key} --preset {preset}` first.")
+        raise UserError(
+            f"There is no {preset} report of {key} in {root}: `regen report {key} --preset {preset}` first."
+        )
     if json.loads(summary_path.read_text())["state"] == "failed":
         raise UserError(f"The {preset} report of {key} failed and is not published: mend it and report again.")
     results = papers.read(key, preset, None, root)
@@ -155,5 +159,7 @@ def _merge_exhibits(source: Path, target: Path, key: str) -> Path:
     others = json.loads(target.read_text())["exhibits"] if target.exists() else []
     kept = [e for e in others if not e["identifier"].startswith(f"{key}/")]
     exhibits = sorted([*kept, *mine], key=lambda exhibit: exhibit["identifier"])
-    write_atomically(target, json.dumps({"schema": 1, "exhibits": exhibits}, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_atomically(
+        target, json.dumps({"schema": 1, "exhibits": exhibits}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    )
     return target

@@ -48,6 +48,13 @@ class Dataset:
         part = slice(self.splits[name].start, self.splits[name].stop)
         return self.images[part], None if self.labels is None else self.labels[part]
 
+    def labels_of(self, name: str) -> Tensor:
+        """The labels of one split. Raises UserError if the set has none."""
+        labels = self.split(name)[1]
+        if labels is None:
+            raise UserError(f"{self.name} has no labels.")
+        return labels
+
 
 class Status(NamedTuple):
     name: str

@@ -14,7 +14,7 @@ from lib.execution.runs import Run, Store
 from lib.results import write_atomically
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 HEARTBEAT = "progress.json"
 
@@ -48,8 +48,8 @@ def run_on_cluster(
         from distributed import wait
 
         shared = (compute, Store(store.root.resolve()), options)
-        futures = {  # in the plan's order, which puts the longest first
-            client.submit(_execute_on_worker, run, *shared, key=run.fingerprint, retries=1, priority=-place): run
+        futures = {  # in the plan's order, longest first; the common prefix makes dask queue them as one group
+            client.submit(_execute_on_worker, run, *shared, key=f"run-{run.fingerprint}", retries=1, priority=-place): run
             for place, run in enumerate(runs)
         }
         waiting, reports = set(futures), []
@@ -67,9 +67,10 @@ def run_on_cluster(
         return reports
 
 
-def _report(future, run: Run) -> Report:  # type: ignore[no-untyped-def] - distributed has no public stubs
+def _report(future: "Future", run: Run) -> Report:
     try:
-        return future.result()
+        report: Report = future.result()
+        return report
     except OSError:
         raise  # a full or read-only disk: every run would meet it
     except Exception as error:  # the worker died, or its environment lacks something
@@ -118,7 +119,7 @@ def _client(workers: int, scheduler: str | None) -> "Iterator[Client]":
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": one_thread}),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs="ERROR"
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs="ERROR"
         ) as cluster,
         Client(cluster) as client,
     ):

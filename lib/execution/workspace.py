@@ -77,9 +77,7 @@ class Workspace:
         self.resumed_at = [*checkpoint.state.pop("resumed_at"), checkpoint.state["step"]]
         return checkpoint.state
 
-    def keep(
-        self, state: Mapping[str, Any], total: int, **parts: nn.Module | torch.optim.Optimizer
-    ) -> None:
+    def keep(self, state: Mapping[str, Any], total: int, **parts: nn.Module | torch.optim.Optimizer) -> None:
         """Call after every step with the state to go on from: {"step": steps done, "history": rows, ...}.
 
         Writes a checkpoint when one is due, shows progress, and raises OutOfTime, checkpoint written, past the

@@ -1,10 +1,11 @@
 """The two terms of the variational bound (Kingma & Welling 2013, eq. 7 and appendix B), in nats per image."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 
 class _BernoulliLogLikelihood(torch.autograd.Function):
@@ -15,7 +16,7 @@ class _BernoulliLogLikelihood(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, logits: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, logits: Tensor) -> Tensor:
         ctx.save_for_backward(x, logits)
         factors = logits.abs().neg_().exp_().add_(1)
         groups = math.gcd(16, factors.shape[-1])
@@ -24,7 +25,7 @@ class _BernoulliLogLikelihood(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor]:
         x, logits = ctx.saved_tensors
         return None, torch.sub(x, torch.sigmoid(logits)).mul_(upstream.unsqueeze(-1))
 

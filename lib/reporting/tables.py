@@ -1,6 +1,9 @@
 """The tables every report has, as data frames of text: provenance, claims, verdicts, departures, runs."""
 
+import dataclasses
+import inspect
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,6 +50,17 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         }
         for v in verdicts
     ]
+    return pd.DataFrame(rows)
+
+
+def config_table(config: Any) -> pd.DataFrame:
+    """Every value of a config dataclass with the comment beside it in the source, which names where it is from."""
+    source = inspect.getsource(type(config))
+    rows = []
+    for field in dataclasses.fields(config):
+        comment = re.search(rf"^    {field.name}\b[^#\n]*#\s*(.*)$", source, re.MULTILINE)
+        value = str(getattr(config, field.name))
+        rows.append({"setting": field.name, "value": value, "source": comment[1] if comment else "no source given"})
     return pd.DataFrame(rows)
 
 

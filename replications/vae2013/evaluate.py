@@ -8,7 +8,6 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from lib.datasets import Dataset
 from lib.datasets.observation import dynamic_binarisation
@@ -16,6 +15,7 @@ from lib.likelihood import elbo, importance_weighted_bound
 from lib.losses.elbo import bernoulli_log_likelihood, kl_to_standard_normal
 from lib.models.gaussian_vae import BernoulliVAE, Gaussian
 from lib.models.linear_gaussian import LinearGaussian
+from lib.reporting.sheets import image_sheet
 from lib.results import Score, mean_score
 from lib.training.randomness import Streams, generator
 from replications.vae2013.config import AevbConfig, BaselinesConfig, LinearGaussianConfig
@@ -92,19 +92,18 @@ def _active_units(q: Gaussian, data: Dataset) -> Score:
 
 def _knn_accuracy(train: Tensor, test: Tensor, data: Dataset, features: str, neighbours: int = 5) -> Score:
     """Share of test images whose digit a 5-nearest-neighbour vote reads right, binomial standard error."""
-    labels = {split: data.split(split)[1] for split in ("train", "test")}
-    classifier = KNeighborsClassifier(neighbours).fit(train.cpu().numpy(), labels["train"].numpy())
-    right = torch.from_numpy(classifier.predict(test.cpu().numpy())) == labels["test"]
+    classifier = KNeighborsClassifier(neighbours).fit(train.cpu().numpy(), data.labels_of("train").numpy())
+    right = torch.from_numpy(classifier.predict(test.cpu().numpy())) == data.labels_of("test")
     protocol = {"data": data.name, "split": "test", "neighbours": neighbours, "features": features}
     return mean_score(right, "share", True, protocol)
 
 
 def sample_sheet(model: BernoulliVAE, streams: Streams, side: int = 10) -> Tensor:
-    """Decoder means of side^2 draws of z from the prior, the first ones drawn: uint8 (3, H, W)."""
+    """Decoder means of side^2 draws of z from the prior, the first ones drawn: uint8 (1, H, W)."""
     z = torch.randn(side**2, model.n_latent, generator=streams.at("samples"), device=streams.device)
     with torch.no_grad():
         means = torch.sigmoid(model.logits(z)).view(-1, 1, 28, 28)
-    return (make_grid(means.cpu(), nrow=side, padding=1, pad_value=1.0) * 255).round().to(torch.uint8)
+    return (image_sheet(means.cpu(), side) * 255).round().to(torch.uint8)
 
 
 def baselines(config: BaselinesConfig, data: Dataset) -> dict[str, Score]:
@@ -116,10 +115,10 @@ def baselines(config: BaselinesConfig, data: Dataset) -> dict[str, Score]:
     values = bernoulli_log_likelihood(binarised(data, "test", device).double(), torch.logit(share))
     train, test = (data.split(split)[0].flatten(1).double() / 255 for split in ("train", "test"))
     pca = PCA(config.n_components, svd_solver="full").fit(train.numpy())
-    codes = [torch.from_numpy(pca.transform(x.numpy())) for x in (train, test)]
+    train_code, test_code = (torch.from_numpy(pca.transform(x.numpy())) for x in (train, test))
     return {
         "pixels_test": mean_score(values, "nats/image", True, _protocol(data, "test", "exact log-likelihood", 0)),
-        "knn_pca_test": _knn_accuracy(*codes, data, f"{config.n_components} principal components"),
+        "knn_pca_test": _knn_accuracy(train_code, test_code, data, f"{config.n_components} principal components"),
         "knn_pixels_test": _knn_accuracy(train, test, data, "all 784 pixels"),
     }
 

@@ -10,13 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from scipy.stats import norm
-from torch import Tensor
-from torchvision.utils import make_grid
+from torch import Tensor, nn
 
 from lib import datasets
-from lib.claims import read_score
+from lib.claims import Reading, read_score
 from lib.execution.runs import Finished
 from lib.models.gaussian_vae import BernoulliVAE
+from lib.reporting.sheets import image_sheet
 from lib.reporting.tables import number
 from lib.training.randomness import Streams
 from replications.papers import Results
@@ -60,7 +60,8 @@ def learning_curves(results: Results) -> Figure:
     for axis, n_latent in zip(axes[0], panels, strict=True):
         sns.lineplot(
             data[data["N_z"] == n_latent], x="samples", y="bound", hue="images", style="images", ax=axis,
-            hue_order=["train", "test"], style_order=["test", "train"], errorbar=("pi", 100), legend=axis is axes[0][-1],
+            hue_order=["train", "test"], style_order=["test", "train"], errorbar=("pi", 100),
+            legend=axis is axes[0][-1],
         )  # fmt: skip
         axis.set(xscale="log", title=f"$N_z$ = {n_latent}", xlabel="samples evaluated", ylim=(-250, -100))
         axis.set_xlim(left=1e3)
@@ -74,7 +75,7 @@ def manifold(model: BernoulliVAE, side: int = 20) -> Figure:
     z = torch.tensor([[x, y] for y in edge[::-1] for x in edge], dtype=torch.float32)
     with torch.no_grad():
         means = torch.sigmoid(model.logits(z)).view(-1, 1, 28, 28)
-    return _sheet(make_grid(means, nrow=side, padding=0), 6.0)
+    return _sheet(image_sheet(means, side, padding=0), 6.0)
 
 
 def codes(outcome: Finished) -> Figure:
@@ -82,7 +83,7 @@ def codes(outcome: Finished) -> Figure:
     data = datasets.load(outcome.run.config.data)
     with torch.no_grad():
         mean = trained(outcome).posterior(binarised(data, "test", torch.device("cpu"))).mean.numpy()
-    labels = data.split("test")[1].numpy()
+    labels = data.labels_of("test").numpy()
     figure, axis = plt.subplots(figsize=(6.0, 5.0), layout="constrained")
     palette = sns.color_palette("husl", 10)
     sns.scatterplot(x=mean[:, 0], y=mean[:, 1], hue=labels, palette=palette, s=14, linewidth=0, ax=axis, legend=False)
@@ -94,12 +95,20 @@ def codes(outcome: Finished) -> Figure:
     return figure
 
 
+def data_rows(name: str, count: int = 16) -> Figure:
+    """The first training images as they are, above the same images as they are binarised for evaluation."""
+    data = datasets.load(name)
+    grey = data.split("train")[0].flatten(1)[:count].float() / 255
+    binary = binarised(data, "train", torch.device("cpu"))[:count]
+    return _sheet(image_sheet(torch.cat([grey, binary]).view(-1, 1, 28, 28), count), 9.2)
+
+
 def sample_sheets(results: Results) -> Figure:
     """Figure 5: the sheets of samples as the runs of lowest seed wrote them."""
     runs = [run for n in SHEETS if (run := first(results, n)) is not None]
     figure, axes = plt.subplots(1, len(runs), figsize=(2.3 * len(runs), 2.6), squeeze=False, layout="constrained")
     for axis, outcome in zip(axes[0], runs, strict=True):
-        axis.imshow(plt.imread(outcome.folder / "samples.png"), interpolation="nearest")
+        axis.imshow(plt.imread(outcome.folder / "samples.png"), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(f"$N_z$ = {outcome.run.config.n_latent}")
         axis.axis("off")
     return figure
@@ -114,16 +123,26 @@ def nearest_training_images(outcome: Finished, count: int = 16) -> Figure:
         samples = torch.sigmoid(model.logits(z))
     train = data.split("train")[0].flatten(1).float() / 255
     nearest = train[torch.cdist(samples, train).argmin(1)]
-    return _sheet(make_grid(torch.cat([samples, nearest]).view(-1, 1, 28, 28), nrow=count, padding=1, pad_value=1.0), 9.2)
+    return _sheet(image_sheet(torch.cat([samples, nearest]).view(-1, 1, 28, 28), count), 9.2)
 
 
 def _sheet(grid: Tensor, width: float) -> Figure:
     height = width * grid.shape[1] / grid.shape[2]
-    figure = plt.figure(figsize=(width, height))
-    axis = figure.add_axes((0, 0, 1, 1))
-    axis.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    figure, axis = plt.subplots(figsize=(width, height))
+    axis.imshow(grid[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.axis("off")
     return figure
+
+
+def layers_table(model: BernoulliVAE) -> pd.DataFrame:
+    """Each layer's weight shape and its number of parameters, and their sum."""
+    layers = [
+        (name, layer.weight.shape, sum(p.numel() for p in layer.parameters()))
+        for name, layer in model.named_children() if isinstance(layer, nn.Linear)
+    ]  # fmt: skip
+    rows = [(name.replace("_", ", "), f"{shape[1]} → {shape[0]}", f"{count:,}") for name, shape, count in layers]
+    total = f"{sum(count for *_, count in layers):,}"
+    return pd.DataFrame([*rows, ("all", "", total)], columns=["layer", "units", "parameters"])
 
 
 def bounds_table(results: Results) -> pd.DataFrame:
@@ -157,7 +176,7 @@ def bounds_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cell(reading) -> str:  # type: ignore[no-untyped-def]
+def _cell(reading: Reading) -> str:
     return number(reading.mean, 1, reading.spread)
 
 
@@ -190,5 +209,7 @@ def checks_table(results: Results) -> pd.DataFrame:
         reading = read_score(f"linear-gaussian.{name}", results.outcomes)
         value = f"{reading.mean:.1e}" if abs(reading.mean) < 1e-6 else f"{reading.mean:.6f}"
         error = "–" if math.isnan(reading.stderr) else f"{reading.stderr:.6f}"
-        rows.append({"quantity, nats": label, "should be": truth, "measured": value.replace("-", "−"), "standard error": error})
+        rows.append(
+            {"quantity, nats": label, "should be": truth, "measured": value.replace("-", "−"), "standard error": error}
+        )
     return pd.DataFrame(rows)

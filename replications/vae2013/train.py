@@ -22,7 +22,7 @@ from replications.vae2013.networks import adagrad, build
 def aevb_step(model: BernoulliVAE, optimizer: torch.optim.Optimizer, x: Tensor, noise: Tensor) -> Tensor:
     """One update of all parameters; returns the minibatch's estimate of the bound, () nats per image.
 
-    x: (M, D) in {0, 1}; noise: (L, M, Z) standard normal. The result stays on the device: reading it would wait.
+    x: (M, D) in {0, 1}; noise: (L, M, Z) standard normal. The result stays on the device.
     """
     q = model.posterior(x)
     z = q.sample(noise)  # (L, M, Z): reparametrised, section 2.4

@@ -13,7 +13,8 @@ from lib.reporting.notebooks import declared_parameters, lint_notebook
 
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-ALLOWED = {"lib", "replications", "inspect", "pathlib", "pandas", "IPython", "torch", "torchvision", "torchmetrics", "seaborn", "numpy", "matplotlib"}  # fmt: skip
+ALLOWED = {"lib", "replications", "inspect", "pathlib", "pandas", "IPython", "torch", "torchvision",
+           "torchmetrics", "seaborn", "numpy", "matplotlib"}  # fmt: skip
 
 
 def regen(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -43,7 +44,9 @@ def test_form(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_no_number_of_the_paper_is_typed_into_a_verdict(notebook):
     """Prose names no verdict: verdicts are computed."""
-    prose = " ".join("".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "markdown")
+    prose = " ".join(
+        "".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "markdown"
+    )
     assert not re.search(r"\b(is|was|were|are) (not )?replicated\b(?! here)", prose.replace("What was replicated", ""))
 
 
@@ -70,7 +73,12 @@ def test_every_number_of_the_bounds_comes_from_results(notebook, reports):
 
     folder = reports / "smoke" / "figures"
     exhibits = json.loads((folder / "exhibits.json").read_text())["exhibits"]
-    files = {name: digest for e in exhibits if e["identifier"].startswith(notebook.stem) for name, digest in e["files"].items()}
+    files = {
+        name: digest
+        for e in exhibits
+        if e["identifier"].startswith(notebook.stem)
+        for name, digest in e["files"].items()
+    }
     assert files
     for name, digest in files.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
@@ -97,7 +105,11 @@ def test_index_leads_to_every_report(reports):
 
 @pytest.mark.parametrize(
     ("parameter", "sentence"),
-    [("sead=1", "no parameter 'sead': did you mean 'seeds'"), ("seeds=many", "is int, was given 'many'"), ("seeds", "NAME=VALUE")],
+    [
+        ("sead=1", "no parameter 'sead': did you mean 'seeds'"),
+        ("seeds=many", "is int, was given 'many'"),
+        ("seeds", "NAME=VALUE"),
+    ],
 )
 def test_a_wrong_parameter_is_refused_before_anything_runs(parameter, sentence, tmp_path):
     done = regen("report", "vae2013", "--preset", "smoke", "--out", tmp_path, "--parameter", parameter)

@@ -64,7 +64,9 @@ def test_wrong_input_gets_one_sentence_and_code_2(arguments, sentence, tmp_path)
 
 
 def test_offline_with_data_missing(tmp_path):
-    done = regen("run", "vae2013", "--preset", "paper", "--out", tmp_path / "o", REGEN_DATA=str(tmp_path), REGEN_OFFLINE="1")
+    done = regen(
+        "run", "vae2013", "--preset", "paper", "--out", tmp_path / "o", REGEN_DATA=str(tmp_path), REGEN_OFFLINE="1"
+    )
     assert done.returncode == 2
     assert "REGEN_OFFLINE" in done.stderr
     assert "Traceback" not in done.stderr
@@ -165,14 +167,17 @@ def test_a_verdict_that_fell_from_the_published_one_exits_1(copy, tmp_path, monk
 
 
 def test_the_time_budget_stops_and_goes_on(tmp_path):
-    stopped = regen("run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path)
+    stopped = regen(
+        "run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path
+    )
     assert stopped.returncode == 1
     assert "goes on from the last checkpoints" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    again = regen("run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path)
+    again = regen(
+        "run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path
+    )
     assert again.returncode == 1
-    begun = [p for p in tmp_path.rglob("checkpoint.safetensors")]
-    assert begun
+    assert list(tmp_path.rglob("checkpoint.safetensors"))
 
 
 def test_publish_then_cite(tmp_path):

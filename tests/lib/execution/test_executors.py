@@ -1,0 +1,166 @@
+"""Here or on workers, the numbers are the same; and what goes wrong with one run or one cluster is told."""
+
+import errno
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import distributed
+import pytest
+
+from lib.errors import UserError
+from lib.execution.execute import Compute, Options, Report
+from lib.execution.executors import run_here, run_on_cluster
+from lib.execution.progress import Progress
+from lib.execution.runs import Run, Store
+from lib.execution.workspace import Outcome, Workspace
+from replications import papers, vae2013
+
+MakeRun = Callable[..., Run]
+Read = Callable[[Store, Run], dict[str, bytes]]
+
+
+def quiet(runs: Sequence[Run]) -> Progress:
+    return Progress(runs, io.StringIO())
+
+
+def endings(reports: Sequence[Report]) -> dict[str, str]:
+    return {report.run.experiment: report.ending for report in reports}
+
+
+class TestHere:
+    def test_one_report_a_run_in_the_plans_order(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
+        runs = [toy_run(seed=seed) for seed in (2, 0, 1)]
+        run_here(runs[:1], toy, store, Options(), quiet(runs[:1]))
+        reports = run_here(runs, toy, store, Options(), quiet(runs))
+        assert [(report.run, report.ending) for report in reports] == list(
+            zip(runs, ["kept", "finished", "finished"], strict=True)
+        )
+
+    def test_a_crash_does_not_take_the_others_down(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
+        def compute(run: Run, workspace: Workspace) -> Outcome:
+            return 1 / 0 if run.experiment == "bad" else toy(run, workspace)  # type: ignore[return-value]
+
+        runs = [toy_run(experiment="bad"), toy_run(experiment="good")]
+        stream = io.StringIO()
+        reports = run_here(runs, compute, store, Options(), Progress(runs, stream))
+        assert endings(reports) == {"bad": "crashed", "good": "finished"}
+        assert "toy2000 smoke bad seed 0: crashed after" in stream.getvalue()
+        assert "ZeroDivisionError" in stream.getvalue()
+
+    def test_a_full_disk_stops_all(self, store: Store, toy_run: MakeRun) -> None:
+        def compute(run: Run, workspace: Workspace) -> Outcome:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        runs = [toy_run(seed=0), toy_run(seed=1)]
+        with pytest.raises(OSError, match="No space left"):
+            run_here(runs, compute, store, Options(), quiet(runs))
+        assert store.state(runs[1]) == "missing"
+
+
+class OnCluster(NamedTuple):
+    plan: list[Run]
+    bad: Run
+    store: Store
+    reports: list[Report]
+
+
+@pytest.fixture(scope="module")
+def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> OnCluster:
+    """The smoke plan and one run that raises, computed by two workers."""
+
+    def compute(run: Run, workspace: Workspace) -> Outcome:  # inside a function, so that it is sent whole
+        if run.experiment == "bad":
+            raise ZeroDivisionError("on purpose")
+        return papers.compute(run, workspace)
+
+    plan, store = vae2013.plan("smoke", 1), Store(tmp_path_factory.mktemp("cluster"))
+    bad = replace(plan[-1], experiment="bad")
+    runs = [bad, *plan]
+    reports = run_on_cluster(runs, compute, store, Options(), quiet(runs), workers=2)
+    return OnCluster(plan, bad, store, reports)
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bits(on_cluster: OnCluster, store: Store, written: Read) -> None:
+    run_here(on_cluster.plan, papers.compute, store, Options(), quiet(on_cluster.plan))
+    for run in on_cluster.plan:
+        assert written(on_cluster.store, run) == written(store, run)
+    assert {"weights.safetensors", "samples.png"} <= written(store, on_cluster.plan[0]).keys()
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_on_a_worker_does_not_take_the_others_down(on_cluster: OnCluster) -> None:
+    plan, bad, store, reports = on_cluster
+    assert endings(reports) == {**{run.experiment: "finished" for run in plan}, "bad": "crashed"}
+    said = {report.run.experiment: report.said for report in reports}
+    assert "ZeroDivisionError: on purpose" in said["bad"]
+    assert store.state(bad) == "begun"
+    assert (store.begun_folder(bad) / "traceback.txt").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://nowhere", "127.0.0.1:not-a-port"])
+def test_no_scheduler_at_the_address(
+    store: Store, toy_run: MakeRun, toy: Compute, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(distributed, "Client", partial(_impatient, distributed.Client))
+    with pytest.raises(UserError, match="No dask scheduler answers at") as caught:
+        run_on_cluster([toy_run()], toy, store, Options(), quiet([toy_run()]), workers=1, scheduler=address)
+    assert address in str(caught.value)
+    assert "--scheduler" in str(caught.value)
+    assert store.state(toy_run()) == "missing"
+
+
+def _impatient(client: Callable[..., object], address: str, timeout: float) -> object:
+    assert timeout <= 10
+    return client(address, timeout=0.2)
+
+
+class TestProgress:
+    def test_writes_lines_to_what_is_no_terminal(self, toy_run: MakeRun) -> None:
+        runs, stream = [toy_run(seed=0), toy_run(seed=1)], io.StringIO()
+        with Progress(runs, stream, every=0) as progress:
+            progress.advance(runs[0], 1, 4)
+            progress.advance(runs[0], 2, 4)
+            progress.ended(Report(runs[0], "finished", 12.34))
+            progress.advance(runs[1], 1, 2)
+        text = stream.getvalue()
+        assert "\r" not in text
+        assert "\x1b" not in text
+        lines = text.splitlines()
+        assert [line.split(",")[:2] for line in lines[:2]] == [
+            ["0/2 runs", " 12% of the work"],
+            ["0/2 runs", " 25% of the work"],
+        ]
+        assert lines[2] == "toy2000 smoke toy seed 0: finished after 12.3 s"
+        assert lines[3].startswith("1/2 runs, 75% of the work, about ")
+
+    def test_is_silent_between_lines(self, toy_run: MakeRun) -> None:
+        stream = io.StringIO()
+        with Progress([toy_run()], stream, every=3600) as progress:
+            for step in range(100):
+                progress.advance(toy_run(), step, 100)
+        assert stream.getvalue() == ""
+
+    def test_a_kept_run_is_told_only_if_there_is_something_to_say(self, toy_run: MakeRun) -> None:
+        stream = io.StringIO()
+        with Progress([toy_run()], stream) as progress:
+            progress.ended(Report(toy_run(), "kept", 0.0))
+            assert stream.getvalue() == ""
+            progress.ended(Report(toy_run(), "crashed", 1.0, "KeyError: 'x'"))
+        assert stream.getvalue() == "toy2000 smoke toy seed 0: crashed after 1.0 s: KeyError: 'x'\n"
+
+    def test_a_bar_on_a_terminal(self, toy_run: MakeRun) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        stream = Terminal()
+        with Progress([toy_run()], stream) as progress:
+            progress.advance(toy_run(), 1, 2)
+            progress.ended(Report(toy_run(), "finished", 1.0))
+        assert "0/1 runs" in stream.getvalue()
+        assert "1/1 runs" in stream.getvalue()
+        assert "finished after 1.0 s" in stream.getvalue()
