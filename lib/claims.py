@@ -17,6 +17,13 @@ from scipy.stats import spearmanr, ttest_1samp, ttest_ind
 from lib.execution.runs import Failed, Finished, Run
 
 VERDICTS = ("replicated", "partly", "not replicated", "not comparable", "not run")
+TESTS = (  # the forms a claim's test may have
+    {"score", "within"},
+    {"score", "within_stderr"},
+    {"score", "in_range"},
+    {"increasing", "margin"},
+    {"experiment", "column", "over", "spearman_at_least"},
+)
 KINDS = ("number", "order", "trend", "picture")
 SIGNIFICANCE = 0.025  # one-sided, of every order over seeds
 Outcomes = Sequence[tuple[Run, Finished | Failed | None]]  # every planned run with what became of it
@@ -83,6 +90,10 @@ def load_claims(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: {name} needs either a test or `until`, why there is none")
         if "test" in claim and not {"presets", "protocol"} <= claim.keys():
             raise ValueError(f"{path}: {name} has a test but no presets or no protocol")
+        if "test" in claim and set(claim["test"]) not in TESTS:
+            raise ValueError(
+                f"{path}: the test of {name} has {sorted(claim['test'])}, which is none of the known forms"
+            )
     return document
 
 
@@ -145,6 +156,9 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
     broken: list[str] = []
     for (low_name, low), (high_name, high) in pairwise(zip(names, readings, strict=True)):
         pair = f"{high_name} - {low_name} = {high.mean - low.mean:.3g}"
+        for name, reading in ((low_name, low), (high_name, high)):
+            if len(reading.values) == 1 and _planned(name, outcomes) > 1:
+                raise NotRun(f"one run of {name.rsplit('.', 1)[0]} is left, which has no spread")
         p = _p_greater(high.values, [value + margin for value in low.values])
         if math.isnan(p):
             raise NotRun("an order needs at least two seeds, for with one there is no spread")
@@ -168,7 +182,7 @@ def _p_greater(high: Sequence[float], low: Sequence[float]) -> float:
     if len(high) < 2 and len(low) < 2:
         return math.nan
     if len(set(low)) == 1 and len(set(high)) == 1:
-        return 0.0 if high[0] > low[0] else 1.0
+        return 0.5 if high[0] == low[0] else 0.0 if high[0] > low[0] else 1.0
     if len(set(low)) == 1:
         return float(ttest_1samp(high, low[0], alternative="greater").pvalue)
     if len(set(high)) == 1:
@@ -203,6 +217,10 @@ def _finished(experiment: str, outcomes: Outcomes) -> list[Finished]:
     if not finished:
         raise NotRun(f"every run of {experiment} diverged")
     return finished
+
+
+def _planned(name: str, outcomes: Outcomes) -> int:
+    return sum(run.experiment == name.rsplit(".", 1)[0] for run, _ in outcomes)
 
 
 def _experiments(test: Mapping[str, Any]) -> set[str]:

@@ -1,11 +1,8 @@
 """A measured number with everything needed to read it, and its way in and out of results.json."""
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -60,21 +57,6 @@ def score_to_json(score: Score) -> dict[str, Any]:
 
 
 def score_from_json(record: Mapping[str, Any]) -> Score:
-    stderr = record["stderr"]
-    return Score(**{**record, "stderr": math.nan if stderr is None else stderr})
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside `path`, flush to disk, rename into place: a reader sees the old file or the whole new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
-    with aside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """The inverse of score_to_json followed by JSON, where nan is null and an infinity is a string."""
+    numbers = {name: math.nan if record[name] is None else float(record[name]) for name in ("value", "stderr")}
+    return Score(**{**record, **numbers})

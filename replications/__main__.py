@@ -3,7 +3,9 @@
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - who runs this from a checkout has no installer to refuse
-    sys.exit("regen: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": `make` finds one.")
+    found = sys.version.split()[0]
+    print("regen: Python 3.11 or newer is needed, this is " + found + ": `make` finds one.", file=sys.stderr)
+    sys.exit(2)
 
 import errno
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from lib import datasets
 from lib.claims import Verdict, judge, load_claims
 from lib.errors import UserError
 from lib.execution.execute import Options, Report
@@ -87,6 +88,8 @@ def compute_missing(
     there = [Report(run, *_ending(store, run)) for run in runs if run not in missing]
     if not missing:
         return there
+    for name in sorted({name for run in missing for name in run.data}):
+        datasets.load(name)  # absent or corrupt data is told once, here, before any worker starts
     if workers is None:
         workers = 1 if options.device != "cpu" else min(os.cpu_count() or 1, len(missing))
     with Progress(missing) as progress:

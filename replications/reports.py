@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lib.claims import Verdict, counts
 from lib.errors import UserError
 from lib.execution.runs import Failed, Finished
-from lib.reporting.files import write_atomically
+from lib.files import write_atomically
 from lib.results import readable_json
 from replications import papers
 from replications.papers import PUBLISHED, Results

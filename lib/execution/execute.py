@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 
-from lib.errors import RunFailed
+from lib.errors import RunFailed, UserError
 from lib.execution.runs import Run, Store, history_csv, write_sums
 from lib.execution.workspace import CHECKPOINT, Diverged, Outcome, OutOfTime, Workspace
 from lib.results import readable_json, score_to_json
@@ -46,6 +46,7 @@ def deterministic(device: str) -> Iterator[None]:
     """One thread on a CPU, deterministic algorithms, no TF32, no denormals; what was set before is restored."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with a fixed workspace
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -61,7 +62,7 @@ def deterministic(device: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)  # torch's default; it cannot be asked for
-        torch.use_deterministic_algorithms(strict)
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
         memory.fill_uninitialized_memory = fill
 
 
@@ -76,7 +77,7 @@ def execute(
 
     A second process that wants the same run waits for the first and then finds it finished. A diverged run ends as a
     folder with failure.json and its evidence. An exception nobody expected is kept as traceback.txt beside the
-    checkpoint. Disk errors are raised: every other run would meet them too.
+    checkpoint. Errors of the disk and of the user's input are raised.
     """
     began = time.monotonic()
     said = ""
@@ -86,6 +87,7 @@ def execute(
             return Report(run, "out of time", time.monotonic() - began, "another process was still computing it")
         state = store.state(run)
         if state in ("finished", "failed"):
+            shutil.rmtree(store.begun_folder(run), ignore_errors=True)  # left by a kill between the last two lines
             return Report(run, "kept" if state == "finished" else "failed", 0.0, _reason(store, run))
         if state == "damaged":
             said = f"was damaged ({store.set_aside_damaged(run)}), set aside and computed again"
@@ -110,8 +112,8 @@ def execute(
         except Diverged as diverged:
             _finish(store, run, _failed_files(diverged), workspace, provenance)
             return Report(run, "failed", workspace.seconds, diverged.reason)
-        except (OSError, RunFailed):
-            raise
+        except (OSError, RunFailed, UserError):
+            raise  # missing data, a full disk: every other run would meet it too
         except Exception as error:  # a bug in one run must not take the others down
             (folder / "traceback.txt").write_text(traceback.format_exc())
             said = f"{type(error).__name__}: {error} (whole traceback in {folder / 'traceback.txt'})"

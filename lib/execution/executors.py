@@ -11,7 +11,7 @@ from lib.errors import UserError
 from lib.execution.execute import Compute, Options, Report, execute
 from lib.execution.progress import Progress
 from lib.execution.runs import Run, Store
-from lib.results import write_atomically
+from lib.files import write_atomically
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -48,10 +48,10 @@ def run_on_cluster(
         from distributed import wait
 
         shared = (compute, Store(store.root.resolve()), options)
-        futures = {  # in the plan's order, longest first; the common prefix makes dask queue them as one group
-            client.submit(_execute_on_worker, run, *shared, key=f"run-{run.fingerprint}", retries=1, priority=-place): run
-            for place, run in enumerate(runs)
-        }
+        futures = {}
+        for place, run in enumerate(runs):  # in the plan's order, which puts the longest first
+            key = f"run-{run.fingerprint}"  # a common prefix, so that dask queues them as one group
+            futures[client.submit(_execute_on_worker, run, *shared, key=key, retries=1, priority=-place)] = run
         waiting, reports = set(futures), []
         while waiting:
             try:
@@ -71,8 +71,8 @@ def _report(future: "Future", run: Run) -> Report:
     try:
         report: Report = future.result()
         return report
-    except OSError:
-        raise  # a full or read-only disk: every run would meet it
+    except (OSError, UserError):
+        raise  # a full disk, missing data: every run would meet it
     except Exception as error:  # the worker died, or its environment lacks something
         return Report(run, "crashed", 0.0, f"{type(error).__name__}: {error}")
 
@@ -117,9 +117,15 @@ def _client(workers: int, scheduler: str | None) -> "Iterator[Client]":
     # training took 2.8 times as long, a third of it in the kernel. Here that is left out.
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1)
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": one_thread}),
+        dask.config.set(
+            {"distributed.nanny.pre-spawn-environ": one_thread, "distributed.scheduler.allowed-failures": 1}
+        ),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs="ERROR"
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            silence_logs="ERROR",
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lib.errors import UserError
-from lib.results import Score, canonical_json, score_from_json, sha256_of
+from lib.files import sha256_of
+from lib.results import Score, canonical_json, score_from_json
 
 State = Literal["finished", "failed", "begun", "damaged", "missing"]
 SUMS = "SHA256SUMS"  # lists every other file of a run; `sha256sum -c SHA256SUMS` checks a run without regen
@@ -153,7 +154,7 @@ def damage(folder: Path) -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines()
+    return path.read_text(errors="replace").removesuffix("\n").split("\n")
 
 
 def history_csv(rows: Sequence[Mapping[str, float]]) -> str:
@@ -162,5 +163,5 @@ def history_csv(rows: Sequence[Mapping[str, float]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     if rows:
         writer.writerow(rows[0].keys())
-        writer.writerows([repr(value) for value in row.values()] for row in rows)
+        writer.writerows([repr(row[name]) for name in rows[0]] for row in rows)
     return text.getvalue()

@@ -26,6 +26,8 @@ def elbo(model: LatentVariableModel, x: Tensor, draws: int, generator: torch.Gen
     The KL term is exact, the expectation a mean over `draws` samples of z: an unbiased estimate of the bound.
     x: (N, D). Returns (N,), nats per image, higher is better. The prior must be N(0, I).
     """
+    if draws < 1:
+        raise ValueError(f"draws counts samples of z and must be at least 1, not {draws}")
     values = torch.empty(len(x), dtype=x.dtype, device=x.device)
     # Drawn for all images at once, then used in blocks: the block size cannot change the numbers' random part.
     for block, noise in _blocks(model, x, draws, generator):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lib.errors import UserError
-from lib.reporting.files import write_atomically
+from lib.files import write_atomically
 from lib.reporting.markup import Html, badge, link, markup, note, plain
 from lib.reporting.style import PNG_DPI, figure_bytes
 

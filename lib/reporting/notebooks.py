@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lib.files import write_atomically
 from lib.reporting.canonical import Scrubber, add_banner, canonicalise, started_cell
-from lib.reporting.files import write_atomically
 from lib.reporting.lint import lint_notebook
 from lib.reporting.parameters import Parameter, check_parameters, declared_parameters, read_cells
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from lib.files import write_atomically
 from lib.reporting.canonical import BANNER
-from lib.reporting.files import write_atomically
 from lib.reporting.markup import VERDICTS, badge
 from lib.reporting.notebooks import Execution
 

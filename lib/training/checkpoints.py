@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lib.results import canonical_json, write_atomically
+from lib.files import write_atomically
 
 
 class Checkpoint(NamedTuple):
@@ -23,7 +23,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     """Write tensors and state as one file that is either the old checkpoint or the whole new one."""
     # A copy: pairs such as tied weights may share memory, which safetensors refuses.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = canonical_json(state)
+    # Not canonical: the order of a row's columns and nan must come back as they were.
+    text = json.dumps(state, ensure_ascii=False)
     write_atomically(path, save(tensors, {"state": text, "sha256": _digest(tensors, text)}))
 
 
@@ -68,11 +69,15 @@ def training_tensors(**parts: nn.Module | torch.optim.Optimizer) -> dict[str, Te
 
 @torch.no_grad()
 def restore_(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Copy a checkpoint's tensors into the live ones. Raises KeyError where the names differ.
+    """Copy a checkpoint's tensors into the live ones. Raises KeyError where names or shapes differ.
 
     An optimiser that makes its state at its first step (Adam) has no live tensors yet: take one step first.
     """
     if live.keys() != saved.keys():
         raise KeyError(f"checkpoint and model differ in {sorted(live.keys() ^ saved.keys())}")
     for name, tensor in live.items():
+        if tensor.shape != saved[name].shape:
+            raise KeyError(
+                f"{name} is {tuple(saved[name].shape)} in the checkpoint, {tuple(tensor.shape)} in the model"
+            )
         tensor.copy_(saved[name])

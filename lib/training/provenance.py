@@ -22,7 +22,7 @@ def source_digest(paper: str) -> str:
         path
         for folder in (REPOSITORY / "lib", REPOSITORY / "replications" / paper)
         for path in folder.rglob("*")
-        if path.suffix in {".py", ".yaml"}
+        if path.suffix == ".py"
     )
     digest = hashlib.sha256()
     for path in [*files, REPOSITORY / "data" / "registry.yaml"]:

@@ -76,7 +76,8 @@ def train(config: AevbConfig, data: Dataset, workspace: Workspace) -> Training:
         if step + 1 in due:
             point = curve_point(model, curve, workspace.streams, step + 1)
             state["history"].append({"samples": (step + 1) * config.batch, **point})
-            require_finite(point["elbo_train"], "The bound on the training images", step + 1, state["history"])
+            for split in ("train", "test"):
+                require_finite(point[f"elbo_{split}"], f"The bound on the {split} images", step + 1, state["history"])
         workspace.keep(state, n_steps, model=model, optimizer=optimizer)
     return Training(model, learning_rate, trial_bounds, state["history"])
 

@@ -81,7 +81,7 @@ class TestNumber:
         assert got.verdict == word
 
     def test_standard_errors_that_differ_add_in_squares(self) -> None:
-        outcomes = seeds("a", 11.0, stderr=3.0) + [(run("a", 1), seeds("a", 11.0, stderr=4.0)[0][1])]
+        outcomes = [*seeds("a", 11.0, stderr=3.0), *seeds("a", 11.0, stderr=4.0)]
         got = verdict(claim({"score": "a.level", "within_stderr": 0.399}), outcomes)
         assert got.verdict == "not replicated"  # |1| against 0.399 * sqrt(9 + 16) / 2 = 0.9975
         assert verdict(claim({"score": "a.level", "within_stderr": 0.401}), outcomes).verdict == "replicated"
@@ -353,7 +353,7 @@ class TestPapers:
         assert document["paper"] == path.parent.name
         assert document["claims"]
 
-    @pytest.mark.parametrize("key", papers.keys())
+    @pytest.mark.parametrize("key", papers.known())
     def test_every_test_names_runs_of_its_presets(self, key: str) -> None:
         """A misspelt experiment would be "not run" for ever, and say so of runs that nobody plans."""
         paper = papers.load(key)
@@ -364,7 +364,7 @@ class TestPapers:
                 planned = {run.experiment for run in papers.plan(key, preset)}
                 assert {name.rsplit(".", 1)[0] for name in names} <= planned, tested["id"]
 
-    @pytest.mark.parametrize("key", papers.keys())
+    @pytest.mark.parametrize("key", papers.known())
     def test_nothing_is_judged_without_runs(self, key: str) -> None:
         for preset in papers.load(key).package.PRESETS:
             outcomes = [(planned, None) for planned in papers.plan(key, preset)]

@@ -116,7 +116,7 @@ def test_the_step_size_with_the_best_first_iterations_is_taken(minibatches, data
 
 def test_a_diverging_run_stops_with_a_sentence(data, tmp_path):
     wild = dataclasses.replace(TINY, learning_rates=(1e30,))
-    with deterministic("cpu"), pytest.raises(Diverged, match=r"bound on the training images became .* at step"):
+    with deterministic("cpu"), pytest.raises(Diverged, match=r"bound on the train images became .* at step"):
         train(wild, data, Workspace(tmp_path, 0))
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.errors import UserError
 from lib.execution.execute import Compute, Options, Report, deterministic, execute
 from lib.execution.runs import Failed, Run, Store
 from lib.execution.workspace import CHECKPOINT, Outcome, Workspace, require_finite
@@ -123,6 +124,14 @@ class TestCrash:
             execute(toy_run(), interrupted, store, Options())
         assert execute(toy_run(), toy, store, Options()).ending == "finished"  # and the lock is free
 
+    def test_an_error_of_the_user_is_no_crash(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
+        def without_data(run: Run, workspace: Workspace) -> Outcome:
+            raise UserError("There is no mnist: regen data mnist brings it.")
+
+        with pytest.raises(UserError, match="There is no mnist"):
+            execute(toy_run(), without_data, store, Options())
+        assert execute(toy_run(), toy, store, Options()).ending == "finished"
+
     def test_a_full_disk_is_raised_and_the_same_call_goes_on(
         self,
         store: Store,
@@ -198,7 +207,7 @@ class TestDeadline:
     def test_a_deadline_in_the_queue_for_another_process(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
         lock = store.lock_path(toy_run())
         lock.parent.mkdir(parents=True)
-        hold = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
+        hold = "import filelock, sys\nwith filelock.FileLock(sys.argv[1]):\n print('held', flush=True)\n input()"
         with subprocess.Popen(
             [sys.executable, "-c", hold, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as other:
@@ -298,13 +307,8 @@ def start(tmp_path: Path, store: Store) -> Callable[[Run], subprocess.Popen[str]
 Start = Callable[[Run], "subprocess.Popen[str]"]
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> bool:
-    """Until `path` is there; False if the process ended first."""
-    while not path.exists():
-        if process.poll() is not None:
-            return False
-        time.sleep(0.002)
-    return True
+def written_at(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @pytest.mark.slow
@@ -315,15 +319,15 @@ def test_a_run_that_is_killed_again_and_again_has_the_same_bits(
     seconds = execute(run, vae2013.compute, calm, Options()).seconds
     choose, killed = random.Random(2013), 0
     for attempt in range(3):
-        process = start(run)
-        # The first is killed in its first steps at the latest, the others once they have something to go on from.
-        awaited = store.begun_folder(run) / (CHECKPOINT if attempt else "")
-        if wait_for(awaited, process):
-            time.sleep(choose.uniform(0, 0.5) * seconds)
+        # The first is killed as soon as it has begun or a little later, the others when they went on for a while.
+        awaited = store.begun_folder(run) / CHECKPOINT if attempt else store.begun_folder(run)
+        before, process = written_at(awaited), start(run)
+        while written_at(awaited) == before and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(choose.uniform(0, 0.3) * seconds)
         process.kill()
         process.communicate(timeout=60)
-        if process.returncode == -signal.SIGKILL and store.state(run) == "begun":
-            killed += 1
+        killed += process.returncode == -signal.SIGKILL and store.state(run) == "begun"
     assert killed > 0
     out, err = start(run).communicate(timeout=120)
     assert out in ("finished\n", "kept\n"), err

@@ -175,7 +175,7 @@ def test_importing_the_package_needs_no_reporting_extra():
 
 
 def test_write_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, monkeypatch):
-    from lib.reporting import files
+    from lib import files
 
     target = tmp_path / "page.html"
     files.write_atomically(target, "old")

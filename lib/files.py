@@ -26,3 +26,9 @@ def write_atomically(path: Path, data: bytes | str) -> str:
         Path(beside).unlink(missing_ok=True)
         raise
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
