@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.losses.elbo import bernoulli_log_likelihood
+from lib.models.activations import tanh
 
 
 class Gaussian(NamedTuple):
@@ -49,12 +50,12 @@ class BernoulliVAE(nn.Module):
 
     def posterior(self, x: Tensor) -> Gaussian:
         """q(z|x): (B, D) -> mean and logvar (B, Z)."""
-        h = torch.tanh(self.encoder_in(x))  # (B, D) -> (B, H)
+        h = tanh(self.encoder_in(x))  # (B, D) -> (B, H)
         return Gaussian(*self.encoder_out(h).chunk(2, dim=-1))  # (B, H) -> 2 x (B, Z)
 
     def logits(self, z: Tensor) -> Tensor:
         """Log odds of each pixel being 1: (..., Z) -> (..., D)."""
-        return self.decoder_out(torch.tanh(self.decoder_in(z)))  # (..., Z) -> (..., H) -> (..., D)
+        return self.decoder_out(tanh(self.decoder_in(z)))  # (..., Z) -> (..., H) -> (..., D)
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z) in nats: (..., Z) -> (...)."""
