@@ -1,4 +1,4 @@
-"""Progress of many runs: a bar on a terminal, one line every few seconds elsewhere."""
+"""Progress of many runs: a bar on a terminal and in a notebook, one line every few seconds elsewhere."""
 
 import sys
 import time
@@ -23,7 +23,8 @@ class Progress:
         self._share = {run.fingerprint: 0.0 for run in runs}
         self._ended = 0
         bar = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
-        self._bar = tqdm(total=len(runs), bar_format=bar, file=self.stream) if self.stream.isatty() else None
+        live = self.stream.isatty() or "ipykernel" in sys.modules  # a terminal, or a reader's notebook
+        self._bar = tqdm(total=len(runs), bar_format=bar, file=self.stream) if live else None
         self._describe()
 
     def __enter__(self) -> "Progress":

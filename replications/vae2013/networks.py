@@ -32,4 +32,5 @@ def adagrad(model: nn.Module, learning_rate: float, config: AevbConfig, n_train:
     set once, not per minibatch. PyTorch's eps (1e-10) and starting accumulator (0) are not stated in the paper.
     """
     decay = config.prior_precision / n_train
-    return torch.optim.Adagrad(model.parameters(), lr=learning_rate, weight_decay=decay, fused=True)
+    fused = True if next(model.parameters()).device.type == "cpu" else None  # elsewhere PyTorch's own choice
+    return torch.optim.Adagrad(model.parameters(), lr=learning_rate, weight_decay=decay, fused=fused)
