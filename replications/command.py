@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 
 from lib.errors import UserError
@@ -200,6 +199,8 @@ def cite(
 @app.command()
 def bench(keys: Papers = None, as_json: Json = False) -> None:
     """The papers' training steps beside their floor and the textbook loop, in one run, as ratios (quartiles)."""
+    import pandas as pd
+
     for key in _chosen(keys):
         rows = importlib.import_module(f"replications.{key}.bench").measure()
         if as_json:

@@ -91,7 +91,10 @@ def compute_missing(
     for name in sorted({name for run in missing for name in run.data}):
         datasets.load(name)  # absent or corrupt data is told once, here, before any worker starts
     if workers is None:
-        workers = 1 if options.device != "cpu" else min(os.cpu_count() or 1, len(missing))
+        alone = options.device != "cpu" or all(
+            run.preset == "smoke" for run in missing
+        )  # shorter than a worker's start
+        workers = 1 if alone else min(os.cpu_count() or 1, len(missing))
     with Progress(missing) as progress:
         if workers == 1 and scheduler is None:
             return there + run_here(missing, compute, store, options, progress)

@@ -115,6 +115,8 @@ def _run_child(job: dict[str, Any], folder: Path, timeout_s: float, env: dict[st
         child = subprocess.Popen(
             command, cwd=REPOSITORY, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+        import nbconvert.filters  # noqa: F401 - takes a second, and what comes after needs it; now it costs nothing
+
         try:
             status = child.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from sklearn.decomposition import PCA
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from lib.datasets import Dataset
@@ -92,6 +90,8 @@ def _active_units(q: Gaussian, data: Dataset) -> Score:
 
 def _knn_accuracy(train: Tensor, test: Tensor, data: Dataset, features: str, neighbours: int = 5) -> Score:
     """Share of test images whose digit a 5-nearest-neighbour vote reads right, binomial standard error."""
+    from sklearn.neighbors import KNeighborsClassifier  # here, for half a second of every other start
+
     classifier = KNeighborsClassifier(neighbours).fit(train.cpu().numpy(), data.labels_of("train").numpy())
     right = torch.from_numpy(classifier.predict(test.cpu().numpy())) == data.labels_of("test")
     protocol = {"data": data.name, "split": "test", "neighbours": neighbours, "features": features}
@@ -108,6 +108,8 @@ def sample_sheet(model: BernoulliVAE, streams: Streams, side: int = 10) -> Tenso
 
 def baselines(config: BaselinesConfig, data: Dataset) -> dict[str, Score]:
     """What a bound and a 2-D code must beat: independent pixels; and two principal components, and all pixels."""
+    from sklearn.decomposition import PCA
+
     device = torch.device("cpu")
     images = data.split("train")[0].flatten(1)
     # The maximum-likelihood pixel model under dynamic binarisation, one image of weight kept off 0 and 1.

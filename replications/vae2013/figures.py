@@ -57,15 +57,18 @@ def learning_curves(results: Results) -> Figure:
     data = curves(results)
     panels = [n for n in PANELS if n in set(data["N_z"])]
     figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.1), sharey=True, squeeze=False, layout="constrained")
+    colours = dict(zip(("train", "test"), sns.color_palette(n_colors=2), strict=True))
+    # Aggregated here, for seaborn's own estimator takes three seconds for what takes a tenth of one.
+    spread = data.groupby(["N_z", "images", "samples"])["bound"].agg(["mean", "min", "max"])
     for axis, n_latent in zip(axes[0], panels, strict=True):
-        sns.lineplot(
-            data[data["N_z"] == n_latent], x="samples", y="bound", hue="images", style="images", ax=axis,
-            hue_order=["train", "test"], style_order=["test", "train"], errorbar=("pi", 100),
-            legend=axis is axes[0][-1],
-        )  # fmt: skip
+        for images, style in (("train", "--"), ("test", "-")):
+            rows = spread.loc[n_latent, images]
+            axis.plot(rows.index, rows["mean"], style, color=colours[images], label=images)
+            axis.fill_between(rows.index, rows["min"], rows["max"], color=colours[images], alpha=0.25, linewidth=0)
         axis.set(xscale="log", title=f"$N_z$ = {n_latent}", xlabel="samples evaluated", ylim=(-250, -100))
         axis.set_xlim(left=1e3)
     axes[0][0].set_ylabel("bound, nats per image")
+    axes[0][-1].legend(title="images", loc="lower right")
     return figure
 
 

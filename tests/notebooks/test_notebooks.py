@@ -1,5 +1,7 @@
 """Every notebook that is found: its form, its smoke report, the same bytes twice, and a refused parameter."""
 
+import csv
+import hashlib
 import json
 import re
 import subprocess
@@ -9,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from lib.claims import load_claims
+from lib.execution.execute import Options, execute
+from lib.execution.runs import Store
+from lib.execution.workspace import Diverged
 from lib.reporting.notebooks import declared_parameters, lint_notebook
+from replications import papers
 
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -67,10 +73,8 @@ def test_smoke_report_has_every_verdict_and_says_that_numbers_mean_nothing(noteb
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_number_of_the_bounds_comes_from_results(notebook, reports):
-    """A table's file and the figures' files have the digests that exhibits.json lists."""
-    import hashlib
-
+def test_every_file_of_a_figure_has_the_digest_that_is_listed(notebook, reports):
+    """So a citation's digest can be checked."""
     folder = reports / "smoke" / "figures"
     exhibits = json.loads((folder / "exhibits.json").read_text())["exhibits"]
     files = {
@@ -82,6 +86,46 @@ def test_every_number_of_the_bounds_comes_from_results(notebook, reports):
     assert files
     for name, digest in files.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_every_number_of_the_bounds_table_is_in_a_results_json(reports):
+    """Each cell of the VAE's bounds, recomputed from the runs' files alone."""
+    rows = list(csv.DictReader((reports / "smoke/figures/vae2013/table-bounds.csv").open()))
+    records = [json.loads(path.read_text()) for path in (reports / "runs" / "vae2013").glob("*/results.json")]
+    columns = {
+        "bound, train": "elbo_train",
+        "bound, test": "elbo_test",
+        "L_3 bound, test": "iwae_test",
+        "KL term, test": "kl_test",
+    }
+    models = [row for row in rows if row["model"].startswith("AEVB")]
+    assert len(models) == 2
+    for row in models:
+        experiment = "aevb-nz" + row["model"].rpartition(" ")[2]
+        scores = next(r["scores"] for r in records if r["experiment"] == experiment)
+        for column, score in columns.items():
+            assert row[column] == f"{scores[score]['value']:.1f}".replace("-", "−")
+
+
+def test_a_diverged_run_is_shown_as_failed(tmp_path):
+    """One seed of two diverges: the page says so, the other seed's numbers stand, the command exits 1."""
+    store, options = Store(tmp_path), Options()
+    runs = papers.plan("vae2013", "smoke", 2)
+    unlucky = next(run for run in runs if run.experiment == "aevb-nz20" and run.seed == 1)
+
+    def diverge(run, workspace):
+        raise Diverged("The bound on the train images became nan at step 7: the run diverged and was stopped.", 7, [])
+
+    assert execute(unlucky, diverge, store, options).ending == "failed"
+    done = regen("report", "vae2013", "--preset", "smoke", "--seeds", 2, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "diverged and was stopped" in done.stderr
+    assert "Traceback" not in done.stderr
+    page = (tmp_path / "smoke" / "vae2013.html").read_text()
+    table = page[page.index('id="table-runs"') :].split("</table>")[0]
+    assert table.count("FAILED: The bound on the train images became nan at step 7") == 1
+    assert table.count(">finished<") == len(runs) - 1
+    assert 'id="failed-cell"' not in page  # the notebook itself came to its end
 
 
 def test_a_second_report_computes_nothing_and_has_the_same_bytes(reports):
