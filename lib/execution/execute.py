@@ -43,27 +43,21 @@ class Report(NamedTuple):
 
 @contextmanager
 def deterministic(device: str) -> Iterator[None]:
-    """One thread on a CPU, deterministic algorithms, no TF32, no denormals; what was set before is restored."""
+    """One thread on a CPU, deterministic algorithms, no TF32; what was set before is restored."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with a fixed workspace
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # numbers below 1e-38 become 0; without it a VAE's step takes 8 % longer
         torch.use_deterministic_algorithms(True)
-        memory.fill_uninitialized_memory = False  # a debugging aid that costs 2 % of a step
         with threadpool_limits(1):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
         torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)  # torch's default; it cannot be asked for
         torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-        memory.fill_uninitialized_memory = fill
 
 
 def execute(

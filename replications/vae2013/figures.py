@@ -68,7 +68,7 @@ def learning_curves(results: Results) -> Figure:
         axis.set(xscale="log", title=f"$N_z$ = {n_latent}", xlabel="samples evaluated", ylim=(-250, -100))
         axis.set_xlim(left=1e3)
     axes[0][0].set_ylabel("bound, nats per image")
-    axes[0][-1].legend(title="images", loc="lower right")
+    axes[0][0].legend(title="images", loc="lower right")
     return figure
 
 

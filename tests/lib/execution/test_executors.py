@@ -2,6 +2,7 @@
 
 import errno
 import io
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -49,6 +50,12 @@ class TestHere:
         assert endings(reports) == {"bad": "crashed", "good": "finished"}
         assert "toy2000 smoke bad seed 0: crashed after" in stream.getvalue()
         assert "ZeroDivisionError" in stream.getvalue()
+
+    def test_what_comes_after_the_deadline_is_not_begun(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
+        runs = [toy_run(seed=0), toy_run(seed=1)]
+        reports = run_here(runs, toy, store, Options(deadline=time.time() - 1), quiet(runs))
+        assert [report.ending for report in reports] == ["out of time"] * 2
+        assert toy.calls == 0  # type: ignore[attr-defined]
 
     def test_a_full_disk_stops_all(self, store: Store, toy_run: MakeRun) -> None:
         def compute(run: Run, workspace: Workspace) -> Outcome:
