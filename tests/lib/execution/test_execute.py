@@ -310,7 +310,6 @@ def written_at(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_has_the_same_bits(
     store: Store, tmp_path: Path, tiny_aevb: MakeRun, start: Start, written: Read
 ) -> None:
@@ -335,7 +334,6 @@ def test_a_run_that_is_killed_again_and_again_has_the_same_bits(
     assert written(store, run) == written(calm, run)
 
 
-@pytest.mark.slow
 def test_two_processes_share_a_run(
     store: Store, tiny_aevb: MakeRun, start: Start, written: Read, undisturbed: dict[str, bytes]
 ) -> None:

@@ -90,7 +90,6 @@ def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> OnCluster:
     return OnCluster(plan, bad, store, reports)
 
 
-@pytest.mark.slow
 def test_a_cluster_gives_the_same_bits(on_cluster: OnCluster, store: Store, written: Read) -> None:
     run_here(on_cluster.plan, papers.compute, store, Options(), quiet(on_cluster.plan))
     for run in on_cluster.plan:
@@ -98,7 +97,6 @@ def test_a_cluster_gives_the_same_bits(on_cluster: OnCluster, store: Store, writ
     assert {"weights.safetensors", "samples.png"} <= written(store, on_cluster.plan[0]).keys()
 
 
-@pytest.mark.slow
 def test_a_run_that_fails_on_a_worker_does_not_take_the_others_down(on_cluster: OnCluster) -> None:
     plan, bad, store, reports = on_cluster
     assert endings(reports) == {**{run.experiment: "finished" for run in plan}, "bad": "crashed"}
