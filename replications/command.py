@@ -38,7 +38,7 @@ DataDir = Annotated[Path | None, typer.Option(help="Data root (default: $REGEN_D
 @app.command(name="list")
 def list_papers(as_json: Json = False, out: Out = LATEST) -> None:
     """Papers, presets, and what is already computed."""
-    store, listing = Store(out), []
+    store, listing = papers.open_store(out), []
     for key in papers.known():
         paper = papers.load(key)
         presets = {

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -91,9 +92,8 @@ def compute_missing(
     for name in sorted({name for run in missing for name in run.data}):
         datasets.load(name)  # absent or corrupt data is told once, here, before any worker starts
     if workers is None:
-        alone = options.device != "cpu" or all(
-            run.preset == "smoke" for run in missing
-        )  # shorter than a worker's start
+        smoke = all(run.preset == "smoke" for run in missing)  # shorter than a worker's start
+        alone = smoke or options.device != "cpu" or find_spec("distributed") is None
         workers = 1 if alone else min(os.cpu_count() or 1, len(missing))
     with Progress(missing) as progress:
         if workers == 1 and scheduler is None:
@@ -129,8 +129,13 @@ class Results(NamedTuple):
 
 def read(key: str, preset: str, seeds: int | None = None, root: Path = LATEST) -> Results:
     """What the store at `root` holds of a plan; computes nothing."""
-    store = Store(root)
+    store = open_store(root)
     return Results(load(key), preset, store, [(run, store.read(run)) for run in plan(key, preset, seeds)])
+
+
+def open_store(root: Path) -> Store:
+    """The runs below `root`; those that are published have left their weights behind."""
+    return Store(root, needs_weights=root.resolve() != PUBLISHED)
 
 
 def load_or_run(key: str, preset: str, seeds: int, root: str | Path = "", device: str = "auto") -> Results:

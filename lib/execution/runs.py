@@ -77,11 +77,12 @@ class Store:
     """Run folders below `root`/runs/<paper>/<fingerprint>.
 
     A folder is written as `<fingerprint>.begun` and renamed when it is whole, so a folder with the plain name is
-    finished (results.json) or failed (failure.json); SHA256SUMS tells whether a byte changed since.
+    finished (results.json) or failed (failure.json); SHA256SUMS tells whether a byte changed since. Published runs are
+    kept without their weights, of which only the digest stays: read them with needs_weights=False.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, needs_weights: bool = True) -> None:
+        self.root, self.needs_weights = root, needs_weights
 
     def folder(self, run: Run) -> Path:
         return self.root / "runs" / run.paper / run.fingerprint
@@ -95,7 +96,7 @@ class Store:
     def state(self, run: Run) -> State:
         folder = self.folder(run)
         if folder.is_dir():
-            if damage(folder):
+            if damage(folder, self.needs_weights):
                 return "damaged"
             return "failed" if (folder / "failure.json").exists() else "finished"
         return "begun" if self.begun_folder(run).is_dir() else "missing"
@@ -103,7 +104,7 @@ class Store:
     def set_aside_damaged(self, run: Run) -> str:
         """Rename a damaged run folder to `<fingerprint>.damaged` (the newest is kept) and say what was wrong."""
         folder = self.folder(run)
-        what = damage(folder) or "nothing"
+        what = damage(folder, self.needs_weights) or "nothing"
         aside = folder.with_name(run.fingerprint + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
@@ -114,7 +115,7 @@ class Store:
         state, folder = self.state(run), self.folder(run)
         if state == "damaged":
             raise UserError(
-                f"The run {run.name} is damaged ({damage(folder)}): "
+                f"The run {run.name} is damaged ({damage(folder, self.needs_weights)}): "
                 f"`regen run {run.paper} --preset {run.preset}` sets it aside and computes it again."
             )
         if state == "failed":
@@ -136,7 +137,7 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines))
 
 
-def damage(folder: Path) -> str | None:
+def damage(folder: Path, needs_weights: bool = True) -> str | None:
     """What is wrong with a run folder, in a few words; None if every listed file has the bytes it was written with."""
     try:
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in _lines(folder / SUMS))}
@@ -147,6 +148,8 @@ def damage(folder: Path) -> str | None:
     for name, digest in listed.items():
         path = folder / name
         if not path.is_file():
+            if path.suffix == ".safetensors" and not needs_weights:
+                continue
             return f"{name} is missing"
         if sha256_of(path) != digest:
             return f"{name} does not have the digest it was written with"

@@ -179,6 +179,17 @@ def bounds_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def bounds_protocol(results: Results) -> str:
+    """The protocol of the table of bounds in one sentence, from the scores themselves."""
+    scores = results.finished("aevb-nz20")[0].scores
+    train, test, weighted = scores["elbo_train"], scores["elbo_test"], scores["iwae_test"]
+    return (
+        f"Final bounds on {train.n:,} training and {test.n:,} test images ({test.protocol['observation']}), "
+        f"{test.protocol['draws']} draws of z an image for the bound and {weighted.protocol['draws']} for the "
+        "importance-weighted one; means over seeds ± standard deviation over seeds."
+    )
+
+
 def _cell(reading: Reading) -> str:
     return number(reading.mean, 1, reading.spread)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lib.errors import UserError
 from lib.files import write_atomically
 from replications import papers, reports
 from replications.__main__ import main
@@ -200,6 +201,16 @@ def test_publish_then_cite(tmp_path):
     assert "sha256" in cited.stdout
     unknown = regen("cite", "vae2013/figure-99", "--preset", "smoke", "--out", published)
     assert unknown.returncode == 2
+
+
+def test_published_runs_are_read_without_their_weights(copy, monkeypatch):
+    for weights in copy.rglob("weights.safetensors"):
+        weights.unlink()
+    with pytest.raises(UserError, match=r"weights.safetensors is missing"):
+        papers.read("vae2013", "smoke", None, copy)
+    monkeypatch.setattr(papers, "PUBLISHED", copy.resolve())
+    words = {v.claim: v.verdict for v in papers.read("vae2013", "smoke", None, copy).verdicts()}
+    assert words["eq1"] == "replicated"
 
 
 def test_publishing_what_is_not_there_is_refused(tmp_path):
