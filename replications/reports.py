@@ -5,15 +5,19 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib.claims import Verdict, counts
 from lib.errors import UserError
 from lib.execution.runs import Failed, Finished
 from lib.files import write_atomically
+from lib.reporting.exhibits import read_exhibits, withhold
 from lib.results import readable_json
 from replications import papers
-from replications.papers import PUBLISHED, Results
+from replications.papers import PUBLISHED, Paper, Results
+
+if TYPE_CHECKING:
+    from lib.reporting.notebooks import Execution
 
 REPORT_TIMEOUT_S = 600.0  # a notebook reads finished runs: seconds; ten minutes mean it hangs
 SMOKE_BANNER = "Smoke run: numbers mean nothing. It only shows that every part works."
@@ -34,25 +38,30 @@ def build(
     A notebook that fails leaves a partial page that names the cell. Verdicts go to <key>.verdicts.json.
     """
     from lib.reporting.notebooks import execute_notebook
-    from lib.reporting.page import notebook_page
 
     paper, folder = papers.load(key), root / preset
     executed, page = folder / f"{key}.ipynb", folder / f"{key}.html"
     parameters = {"preset": preset, "seeds": seeds, "run_dir": str(root.resolve()), "device": device, **extra}
     execution = execute_notebook(paper.notebook, executed, parameters, timeout_s=timeout_s or REPORT_TIMEOUT_S)
+    _write_page(paper, preset, executed, page, None if execution.ok else execution)
+    results = papers.read(key, preset, parameters["seeds"], root)
+    write_atomically(folder / f"{key}.verdicts.json", verdicts_json(results.verdicts()))
+    write_atomically(folder / f"{key}.report.json", readable_json(_summary(results, execution.ok)))
+    where = f"cell {execution.cell}: " if execution.cell else ""
+    return Built(page, "" if execution.ok else f"{key}: {where}{execution.reason}")
+
+
+def _write_page(paper: Paper, preset: str, executed: Path, page: Path, failed: "Execution | None" = None) -> None:
+    from lib.reporting.page import notebook_page
+
     notebook_page(
         executed,
         page,
         title=paper.document["title"],
         subtitle=f"{paper.byline} · arXiv {paper.document['arxiv']} · preset {preset}",
         banner=SMOKE_BANNER if preset == "smoke" else None,
-        failed=None if execution.ok else execution,
+        failed=failed,
     )
-    results = papers.read(key, preset, parameters["seeds"], root)
-    write_atomically(folder / f"{key}.verdicts.json", verdicts_json(results.verdicts()))
-    write_atomically(folder / f"{key}.report.json", readable_json(_summary(results, execution.ok)))
-    where = f"cell {execution.cell}: " if execution.cell else ""
-    return Built(page, "" if execution.ok else f"{key}: {where}{execution.reason}")
 
 
 def declared_values(key: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -121,7 +130,8 @@ def write_index(root: Path) -> Path:
 def publish(key: str, preset: str, root: Path, *, weights: bool, target: Path = PUBLISHED) -> list[Path]:
     """Promote a report, its figures and its finished runs from `root` to `target`. Returns the files written.
 
-    Weights stay behind unless asked for: their digest is kept in SHA256SUMS, and the run makes them again bit for bit.
+    Figures that show images of a data set are left out, in the pages too. Weights stay behind unless asked for: their
+    digest is kept in SHA256SUMS, and the run makes them again bit for bit.
     Raises UserError if the report is missing, failed, or not of finished runs.
     """
     source = root / preset
@@ -136,9 +146,18 @@ def publish(key: str, preset: str, root: Path, *, weights: bool, target: Path = 
     missing = [run.name for run, outcome in results.outcomes if outcome is None]
     if missing:
         raise UserError(f"{len(missing)} runs of {key} {preset} are not computed (the first: {missing[0]}).")
-    written = [_copy(path, target / preset / path.name) for path in sorted(source.glob(f"{key}.*")) if path.is_file()]
     figures = source / "figures"
-    written += [_copy(path, target / preset / path.relative_to(source)) for path in sorted((figures / key).iterdir())]
+    withheld = [e for e in read_exhibits(figures) if e["shows_data"] and e["identifier"].startswith(f"{key}/")]
+    executed = _without_data(source / f"{key}.ipynb", target / preset / f"{key}.ipynb", withheld)
+    page = executed.with_suffix(".html")
+    _write_page(papers.load(key), preset, executed, page)
+    written = [executed, page]
+    written += [
+        _copy(source / f"{key}.{end}", target / preset / f"{key}.{end}") for end in ("verdicts.json", "report.json")
+    ]
+    kept_back = {figures / name for exhibit in withheld for name in exhibit["files"]}
+    for path in sorted(set((figures / key).iterdir()) - kept_back):
+        written.append(_copy(path, target / preset / path.relative_to(source)))
     written.append(_merge_exhibits(figures / "exhibits.json", target / preset / "figures" / "exhibits.json", key))
     for _, outcome in results.outcomes:
         if isinstance(outcome, Finished | Failed):
@@ -153,11 +172,23 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
+def _without_data(source: Path, target: Path, withheld: Sequence[Mapping[str, Any]]) -> Path:
+    """Copy an executed notebook with the pictures of some figures left out."""
+    notebook = json.loads(source.read_text())
+    for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
+        if "text/html" in output.get("data", {}):
+            markup = "".join(output["data"]["text/html"])
+            for exhibit in withheld:
+                markup = withhold(markup, exhibit["identifier"])
+            output["data"]["text/html"] = markup.splitlines(keepends=True)
+    write_atomically(target, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    return target
+
+
 def _merge_exhibits(source: Path, target: Path, key: str) -> Path:
     """The paper's entries of `source` in place of its entries in `target`."""
-    mine = [e for e in json.loads(source.read_text())["exhibits"] if e["identifier"].startswith(f"{key}/")]
-    others = json.loads(target.read_text())["exhibits"] if target.exists() else []
-    kept = [e for e in others if not e["identifier"].startswith(f"{key}/")]
+    mine = [e for e in read_exhibits(source.parent) if e["identifier"].startswith(f"{key}/") and not e["shows_data"]]
+    kept = [e for e in read_exhibits(target.parent) if not e["identifier"].startswith(f"{key}/")]
     exhibits = sorted([*kept, *mine], key=lambda exhibit: exhibit["identifier"])
     write_atomically(
         target, json.dumps({"schema": 1, "exhibits": exhibits}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -43,6 +43,7 @@ class Exhibit(NamedTuple):
     alt: str
     files: dict[str, str]
     html: str
+    shows_data: bool = False  # images of a data set, which may be looked at here and not handed on
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": repr(self)}
@@ -61,11 +62,14 @@ def show_figure(
     alt: str,
     folder: Path | None = None,
     kind: Literal["svg", "png"] = "svg",
+    shows_data: bool = False,
 ) -> Exhibit:
     """Make `figure` an exhibit, to be a cell's last expression (or an argument of `display`). Closes the figure.
 
     The page gets it as SVG, or as PNG where `kind` says so: sheets of samples, plots of ten thousand points. `folder`,
-    if given, gets both. `alt` tells what is to be seen to those who cannot see it; it must not be empty.
+    if given, gets both. `shows_data` says that images of a data set are in it: then it is left out when the report is
+    published, for their licences may not allow it. `alt` tells what is to be seen to those who cannot see it; it must
+    not be empty.
     Raises UserError for an identifier unlike `vae2013/figure-2` or an empty `alt`.
     """
     import matplotlib.pyplot as plt
@@ -85,7 +89,18 @@ def show_figure(
         f'width="{width}" height="{height}" style="max-width:100%;height:auto;background:#fff">'
     )
     body = f'<figure id="{slug}" class="exhibit picture">{image}{_caption("Figure", identifier, caption)}</figure>'
-    return _record(Exhibit(identifier, "figure", plain(caption), alt, files, body), folder)
+    return _record(Exhibit(identifier, "figure", plain(caption), alt, files, body, shows_data), folder)
+
+
+def withhold(markup: str, identifier: str) -> str:
+    """A cell's markup without the picture of one figure; its place, identifier and caption stay."""
+    slug = _slug(identifier)
+    start = markup.find(f'<figure id="{slug}" class="exhibit picture">')
+    if start < 0:
+        return markup
+    image, end = markup.index("<img", start), markup.index("<figcaption", start)
+    notice = "Not published: this figure shows images of a data set. The report that you make yourself has it."
+    return f"{markup[:image]}<p><em>{notice}</em></p>{markup[end:]}"
 
 
 def show_table(

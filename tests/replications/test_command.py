@@ -193,6 +193,16 @@ def test_publish_then_cite(tmp_path):
     names = {path.name for path in written}
     assert {"vae2013.html", "vae2013.ipynb", "results.json", "history.csv", "run.json", "index.html"} <= names
     assert "weights.safetensors" not in names
+    exhibits = json.loads((latest / "smoke/figures/exhibits.json").read_text())["exhibits"]
+    real = [exhibit["identifier"] for exhibit in exhibits if exhibit["shows_data"]]
+    assert real == ["vae2013/figure-data", "vae2013/figure-nearest"]  # images of MNIST are not handed on
+    for page in (published / "smoke/vae2013.html", published / "smoke/vae2013.ipynb"):
+        mine, theirs = page.read_text(), (latest / "smoke" / page.name).read_text()
+        assert theirs.count("data:image/png;base64,") - mine.count("data:image/png;base64,") == len(real)
+        assert mine.count("Not published: this figure shows images of a data set") == len(real)
+        assert "figure-4" in mine
+    assert not list(published.rglob("figure-data.*"))
+    assert not list(published.rglob("figure-nearest.*"))
     listed = regen("cite", "--preset", "smoke", "--out", published)
     assert "vae2013/figure-2" in listed.stdout
     cited = regen("cite", "vae2013/figure-2", "--preset", "smoke", "--out", published)
