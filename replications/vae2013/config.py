@@ -14,7 +14,7 @@ ALGORITHM_VERSION = 1  # raise it when train.py or evaluate.py changes what a ru
 class AevbConfig:
     """One AEVB training, section 5 and appendix C of the paper."""
 
-    data: str  # section 5: MNIST
+    data: str  # section 5: MNIST; the laptop preset has a part of it, DEVIATION vae2013-D1
     n_latent: int  # figure 2: 3, 5, 10, 20, 200; figures 4 and 5: 2, 5, 10, 20
     n_samples: int  # "training samples evaluated", figure 2's x axis
     observation: str = "dynamic-binarised"  # not stated; NOTE vae2013-N1

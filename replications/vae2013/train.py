@@ -38,6 +38,8 @@ class Minibatches:
     """x and noise of step t, a function of (seed, t) alone."""
 
     def __init__(self, images: Tensor, config: AevbConfig, streams: Streams) -> None:
+        if config.observation != "dynamic-binarised":
+            raise ValueError(f"only dynamic binarisation is implemented here, not {config.observation!r}")
         self.images, self.config, self.streams = images, config, streams  # images: (N, D) uint8, on the device
         self.order = MinibatchOrder(streams.seed, len(images), config.batch, streams.device)
 

@@ -92,6 +92,11 @@ def test_the_step_moves_as_plain_autograd_and_adagrad_would(minibatches):
         torch.testing.assert_close((new - old)[clear], -0.01 * total[clear].sign(), rtol=1e-3, atol=1e-6)
 
 
+def test_an_observation_model_that_is_not_there_is_refused(data):
+    with pytest.raises(ValueError, match="only dynamic binarisation"):
+        Minibatches(data.images.flatten(1), dataclasses.replace(TINY, observation="real-valued"), Streams(0))
+
+
 def test_training_raises_the_bound(data, tmp_path):
     with deterministic("cpu"):
         history = train(TINY, data, Workspace(tmp_path, 0)).history
