@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from scipy.stats import spearmanr, ttest_1samp, ttest_ind
 
 from lib.execution.runs import Failed, Finished, Run
 
@@ -179,6 +178,8 @@ def _p_greater(high: Sequence[float], low: Sequence[float]) -> float:
 
     A side that does not vary (a baseline that draws nothing) is a constant, and the test is the one-sample test.
     """
+    from scipy.stats import ttest_1samp, ttest_ind  # here: 60 MB that workers, which judge nothing, can do without
+
     if len(high) < 2 and len(low) < 2:
         return math.nan
     if len(set(low)) == 1 and len(set(high)) == 1:
@@ -191,6 +192,8 @@ def _p_greater(high: Sequence[float], low: Sequence[float]) -> float:
 
 
 def _judge_trend(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
+    from scipy.stats import spearmanr
+
     correlations = []
     for outcome in _finished(test["experiment"], outcomes):
         rows = outcome.history()

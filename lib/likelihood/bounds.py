@@ -57,10 +57,10 @@ def importance_weighted_bound(model: LatentVariableModel, x: Tensor, k: int, gen
 def _blocks(
     model: LatentVariableModel, x: Tensor, draws: int, generator: torch.Generator
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of x with their noise (draws, b, Z), at most about 2^22 decoded pixels alive at a time (16 MB each)."""
+    """Slices of x with their noise (draws, b, Z), at most about 2^20 decoded pixels alive at a time (4 MB each)."""
     n_latent = model.posterior(x[:1]).mean.shape[-1]
     noise = torch.randn(len(x), draws, n_latent, dtype=x.dtype, device=x.device, generator=generator)
-    size = max(1, 2**22 // (draws * x.shape[1]))
+    size = max(1, 2**20 // (draws * x.shape[1]))
     for start in range(0, len(x), size):
         block = slice(start, start + size)
         yield block, noise[block].transpose(0, 1)
