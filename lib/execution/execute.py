@@ -48,16 +48,20 @@ def deterministic(device: str) -> Iterator[None]:
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     try:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
+        memory.fill_uninitialized_memory = False  # a debugging aid that writes each new tensor twice
         with threadpool_limits(1):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
 
 
 def execute(

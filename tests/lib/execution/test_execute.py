@@ -226,6 +226,7 @@ class TestDeterministic:
         return (
             torch.get_num_threads(),
             torch.are_deterministic_algorithms_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,
             torch.backends.cuda.matmul.allow_tf32,
             torch.backends.cudnn.allow_tf32,
         )
@@ -244,7 +245,7 @@ class TestDeterministic:
                     raise KeyError
         except KeyError:
             pass
-        assert inside == (1, True, False, False)
+        assert inside == (1, True, False, False, False)
         assert self.settings() == before
         torch.set_num_threads(threads)
 
@@ -256,7 +257,7 @@ class TestDeterministic:
             return Outcome({}, [], {})
 
         execute(toy_run(), compute, store, Options())
-        assert inside == [(1, True, False, False)]
+        assert inside == [(1, True, False, False, False)]
         assert self.settings() == before
 
 
