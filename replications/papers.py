@@ -60,8 +60,8 @@ def plan(key: str, preset: str, seeds: int | None = None) -> list[Run]:
     """The runs of a paper's preset. Raises UserError for an unknown preset or fewer than one seed."""
     paper = load(key)
     if preset not in paper.package.PRESETS:
-        known = list(paper.package.PRESETS)
-        raise UserError(f"{key} has no preset {preset!r}{_nearest(preset, known)} It has: {', '.join(known)}.")
+        presets = list(paper.package.PRESETS)
+        raise UserError(f"{key} has no preset {preset!r}{_nearest(preset, presets)} It has: {', '.join(presets)}.")
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds counts seeds and must be at least 1, not {seeds}.")
     return list(paper.package.plan(preset, DEFAULT_SEEDS[preset] if seeds is None else seeds))

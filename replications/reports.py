@@ -99,7 +99,7 @@ def _summary(results: Results, ok: bool) -> dict[str, Any]:
     finished = results.finished()
     devices = sorted({o.record["provenance"]["device"] for o in finished})
     hours = sum(o.provenance["wall_seconds"] for o in finished) / 3600
-    diverged = sum(isinstance(outcome, Failed) for _, outcome in results.outcomes)
+    diverged = len(results.failed())
     detail = (
         f"{len(finished)} runs on {' and '.join(devices) or 'no device'}, {hours * 60:.1f} minutes of compute in all"
     )

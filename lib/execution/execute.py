@@ -181,7 +181,7 @@ def _finish(
     write(whole)
     checkpoint = workspace.folder / CHECKPOINT
     if (whole / "failure.json").exists() and checkpoint.exists():
-        shutil.copy(checkpoint, whole / CHECKPOINT)  # evidence: the last state that was still finite
+        shutil.copy(checkpoint, whole / CHECKPOINT)  # evidence: the last state that was kept
     record = {
         **provenance,
         "commit": commit(),

@@ -3,6 +3,7 @@
 x images, z latents, q the recognition model q(z|x), M = config.batch images a minibatch, L = config.n_draws.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -68,7 +69,7 @@ def train(config: AevbConfig, data: Dataset, workspace: Workspace) -> Training:
 
     # Chosen before the checkpoint is put back: the trials are cheap, and repeating them changes no bit.
     trial_bounds = try_learning_rates(minibatches)
-    learning_rate = float(max(trial_bounds, key=lambda rate: trial_bounds[rate]))
+    learning_rate = best_learning_rate(trial_bounds)
     model = build(config, images.shape[1], workspace.streams)
     optimizer = adagrad(model, learning_rate, config, len(images))
     state: dict[str, Any] = workspace.resume_(model=model, optimizer=optimizer)
@@ -95,6 +96,11 @@ def try_learning_rates(minibatches: Minibatches) -> dict[str, float]:
         # first the largest step size is still recovering from the start.
         bounds[str(rate)] = torch.stack(elbos[len(elbos) // 2 :]).mean().item()
     return bounds
+
+
+def best_learning_rate(trial_bounds: dict[str, float]) -> float:
+    """The step size of the highest mean bound; one whose trial left the numbers (nan) counts as the worst."""
+    return float(max(trial_bounds, key=lambda rate: (not math.isnan(trial_bounds[rate]), trial_bounds[rate])))
 
 
 def evaluation_steps(config: AevbConfig) -> set[int]:

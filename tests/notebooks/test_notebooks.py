@@ -48,7 +48,7 @@ def test_form(notebook):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_no_number_of_the_paper_is_typed_into_a_verdict(notebook):
+def test_prose_types_no_verdict(notebook):
     """Prose names no verdict: verdicts are computed."""
     prose = " ".join(
         "".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "markdown"

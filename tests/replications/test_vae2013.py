@@ -1,6 +1,7 @@
 """The VAE's replication: its plan, its step, its measurements, and that code and claims name the same departures."""
 
 import dataclasses
+import math
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,14 @@ from replications.vae2013 import bench
 from replications.vae2013.config import PRESETS, AevbConfig, LinearGaussianConfig
 from replications.vae2013.evaluate import baselines, binarised, evaluate, linear_gaussian_checks, sample_sheet
 from replications.vae2013.networks import adagrad, build, n_parameters
-from replications.vae2013.train import Minibatches, aevb_step, evaluation_steps, train, try_learning_rates
+from replications.vae2013.train import (
+    Minibatches,
+    aevb_step,
+    best_learning_rate,
+    evaluation_steps,
+    train,
+    try_learning_rates,
+)
 
 FOLDER = Path(vae2013.__file__).parent
 TINY = AevbConfig(
@@ -129,6 +137,11 @@ def test_a_gpu_trains_like_the_cpu(data, tmp_path):
             ends.append(train(TINY, data, Workspace(tmp_path / str(place), 0, device)).history[-1]["elbo_train"])
     assert ends[1] == pytest.approx(ends[0], abs=15)
     assert ends[1] == ends[2]
+
+
+def test_a_step_size_whose_trial_is_nan_is_not_taken():
+    assert best_learning_rate({"0.01": math.nan, "0.02": -300.0, "0.1": -200.0}) == 0.1
+    assert best_learning_rate({"0.01": -200.0, "0.02": math.nan, "0.1": -math.inf}) == 0.01
 
 
 def test_a_diverging_run_stops_with_a_sentence(data, tmp_path):
