@@ -40,6 +40,8 @@ class BernoulliVAE(nn.Module):
     The paper's W4, b4 (mean) and W5, b5 (log variance) are the two halves of `encoder_out`: one product, not two.
     """
 
+    observation = "bernoulli"
+
     def __init__(self, n_pixels: int, n_hidden: int, n_latent: int) -> None:
         super().__init__()
         self.n_latent = n_latent

@@ -1,12 +1,13 @@
 """Both estimators on a model whose log p(x) is known: right on average, ordered, and blind to their block size."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from lib.likelihood import elbo, importance_weighted_bound
+from lib.likelihood.bounds import elbo, importance_weighted_bound, importance_weighted_bounds
 from lib.losses.elbo import kl_to_standard_normal
 from lib.models.gaussian_vae import BernoulliVAE, Gaussian
 from lib.models.linear_gaussian import LinearGaussian
@@ -82,33 +83,87 @@ def test_every_weight_is_exact_where_q_is_the_posterior(k: int) -> None:
     torch.testing.assert_close(got, model.log_marginal(x), rtol=0, atol=1e-10)
 
 
-class Wide:
-    """A LinearGaussian that looks at three of very many pixels, so that few images fill a block."""
+@pytest.mark.parametrize("alive", [1, 12, 40, 1 << 20])
+def test_no_split_into_blocks_loses_a_sample_or_an_image(monkeypatch: pytest.MonkeyPatch, alive: int) -> None:
+    """Each weight is exact here, so any sample counted twice, or not at all, would show."""
+    monkeypatch.setattr("lib.likelihood.bounds._ALIVE", alive)
+    model = model_of(ORTHOGONAL)
+    x = points(model, 11)
+    truth = model.log_marginal(x)
+    torch.testing.assert_close(importance_weighted_bound(model, x, 7, generator()), truth, rtol=0, atol=1e-10)
+    torch.testing.assert_close(elbo(model, x, 7, generator(), estimator="A"), truth, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("alive", [3, 30, 1 << 20])
+def test_blocks_leave_the_bounds_unbiased(monkeypatch: pytest.MonkeyPatch, alive: int) -> None:
+    monkeypatch.setattr("lib.likelihood.bounds._ALIVE", alive)
+    model = model_of(LECTURE)
+    x = points(model, 2000)
+    gap, error = mean_and_error(model.log_marginal(x) - elbo(model, x, 3, generator()))
+    assert abs(gap - model.elbo_gap()) < 4 * error
+    one, five = importance_weighted_bounds(model, x, [1, 5], generator())
+    gap, error = mean_and_error(model.log_marginal(x) - one)
+    assert abs(gap - model.elbo_gap()) < 4 * error
+    rise, error = mean_and_error(five - one)
+    assert rise > 4 * error
+
+
+class Counting:
+    """A model that notes how many pixels it decoded at a time."""
 
     def __init__(self, inner: LinearGaussian) -> None:
         self.inner = inner
-        self.sizes: list[int] = []
+        self.pixels: list[int] = []
 
     def posterior(self, x: Tensor) -> Gaussian:
-        return self.inner.posterior(x[:, :3])
+        return self.inner.posterior(x)
 
     def log_prior(self, z: Tensor) -> Tensor:
         return self.inner.log_prior(z)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        self.sizes.append(len(x))
-        return self.inner.log_likelihood(x[:, :3], z)
+        self.pixels.append(z[..., 0].numel() * x.shape[1])
+        return self.inner.log_likelihood(x, z)
 
 
-@pytest.mark.parametrize("bound", [elbo, importance_weighted_bound])
-def test_blocks_change_nothing(bound) -> None:  # type: ignore[no-untyped-def]
-    inner = model_of(LECTURE)
-    wide, x = Wide(inner), torch.zeros(7, 1 << 18, dtype=torch.float64)
-    x[:, :3] = points(inner, 7)
-    got = bound(wide, x, 5, generator())
-    assert len(wide.sizes) > 1
-    assert sum(wide.sizes) == 7
-    torch.testing.assert_close(got, bound(inner, x[:, :3].clone(), 5, generator()), rtol=1e-13, atol=0)
+def test_memory_does_not_grow_with_k(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.likelihood.bounds._ALIVE", 600)
+    model = Counting(model_of(LECTURE))
+    importance_weighted_bound(model, points(model.inner, 4), 1000, generator())
+    assert sum(model.pixels) == 4 * 1000 * 3
+    assert max(model.pixels) <= 600
+
+
+def test_several_k_in_one_pass_share_their_first_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.likelihood.bounds._ALIVE", 24)  # four samples of two images at a time
+    model = model_of(LECTURE)
+    x = points(model, 2)
+    one, three, nine = importance_weighted_bounds(model, x, [1, 3, 9], generator())
+    assert torch.equal(nine, importance_weighted_bound(model, x, 9, generator()))
+    assert torch.equal(importance_weighted_bounds(model, x, [9, 1], generator()), torch.stack([nine, one]))
+    # The log weights of samples 1 .. 9, by undoing the averages.
+    weights = [importance_weighted_bounds(model, x, [k, 9], generator())[0].exp() * k for k in range(1, 10)]
+    torch.testing.assert_close(weights[0].log(), one, rtol=1e-12, atol=0)
+    torch.testing.assert_close((weights[2] / 3).log(), three, rtol=1e-12, atol=0)
+    assert all(bool((later > earlier).all()) for earlier, later in itertools.pairwise(weights))
+
+
+def test_estimators_a_and_b_have_one_mean() -> None:
+    """Section 2.3; B has the KL term in closed form, and less variance where q is not the posterior."""
+    model = model_of(LECTURE)
+    x = points(model, 1)
+    many = x.expand(20_000, -1)
+    a, b = (elbo(model, many, 1, generator(seed), estimator=name) for seed, name in ((1, "A"), (2, "B")))
+    assert abs((a.mean() - b.mean()).item()) < 4 * math.hypot(mean_and_error(a)[1], mean_and_error(b)[1])
+    assert a.std() != b.std()
+
+
+def test_estimator_a_is_exact_at_the_posterior_and_b_is_not() -> None:
+    model = model_of(ORTHOGONAL)
+    x = points(model, 400)
+    a, b = (elbo(model, x, 1, generator(), estimator=name) - model.log_marginal(x) for name in ("A", "B"))
+    assert a.abs().max().item() < 1e-10
+    assert b.std().item() > 0.1
 
 
 def test_elbo_is_its_definition() -> None:
@@ -147,3 +202,25 @@ def test_randomness_is_the_generators_alone(bound) -> None:  # type: ignore[no-u
     torch.manual_seed(2)
     assert torch.equal(first, bound(model, x, 3, generator(4)))
     assert not torch.equal(first, bound(model, x, 3, generator(5)))
+
+
+def test_no_k_at_all_is_refused() -> None:
+    model = model_of(LECTURE)
+    with pytest.raises(ValueError, match="ks is empty"):
+        importance_weighted_bounds(model, points(model, 2), [], generator())
+
+
+def test_an_unknown_estimator_is_refused() -> None:
+    model = model_of(LECTURE)
+    with pytest.raises(ValueError, match="estimator is 'C'"):
+        elbo(model, points(model, 2), 1, generator(), estimator="C")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bound", [elbo, importance_weighted_bound])
+def test_grey_pixels_have_no_bernoulli_likelihood(bound) -> None:  # type: ignore[no-untyped-def]
+    model = BernoulliVAE(8, 4, 2)
+    grey = torch.full((3, 8), 0.25)
+    with pytest.raises(ValueError, match="24 of 24 pixels strictly between 0 and 1"):
+        bound(model, grey, 2, generator())
+    asked = bound(model, grey, 2, generator(), criterion="real-valued cross-entropy")
+    assert bool(torch.isfinite(asked).all())
