@@ -157,6 +157,10 @@ class Blocker(importlib.abc.MetaPathFinder):
         if name.split(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r} (blocked)", name=name)
 
+# torchmetrics imports torch_fidelity where its metadata are installed, and no finder hides those: let it, then forget.
+import torchmetrics
+for name in [name for name in sys.modules if name.split(".")[0] in BLOCKED]:
+    del sys.modules[name]
 sys.meta_path.insert(0, Blocker())
 try:
     importlib.import_module(BLOCKED[0])

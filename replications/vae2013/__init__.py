@@ -6,8 +6,17 @@ What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `comp
 from lib import datasets
 from lib.execution.runs import Run
 from lib.execution.workspace import Outcome, Workspace
-from replications.vae2013.config import PRESETS, AevbConfig, BaselinesConfig, plan
-from replications.vae2013.evaluate import baselines, evaluate, linear_gaussian_checks, sample_sheet
+from replications.vae2013.closed_forms import estimator_checks, linear_gaussian_checks, ppca
+from replications.vae2013.config import (
+    PRESETS,
+    AevbConfig,
+    BaselinesConfig,
+    EstimatorsConfig,
+    LinearGaussianConfig,
+    PpcaConfig,
+    plan,
+)
+from replications.vae2013.evaluate import baselines, evaluate, sample_sheet
 from replications.vae2013.networks import n_parameters
 from replications.vae2013.train import train
 
@@ -16,11 +25,22 @@ __all__ = ["PRESETS", "compute", "plan"]
 
 def compute(run: Run, workspace: Workspace) -> Outcome:
     """One run of the plan, from its config to its scores."""
-    config = run.config
-    if isinstance(config, BaselinesConfig):
-        return Outcome(baselines(config, datasets.load(config.data)), [], {})
-    if not isinstance(config, AevbConfig):
-        return Outcome(linear_gaussian_checks(config, workspace.streams), [], {})
+    config, streams = run.config, workspace.streams
+    match config:
+        case LinearGaussianConfig():
+            return Outcome(linear_gaussian_checks(config, streams), [], {})
+        case EstimatorsConfig():
+            return Outcome(estimator_checks(config, streams), [], {})
+        case PpcaConfig():
+            return Outcome(ppca(config, datasets.load(config.data), streams), [], {})
+        case BaselinesConfig():
+            return Outcome(baselines(config, datasets.load(config.data)), [], {})
+        case AevbConfig():
+            return _aevb(config, workspace)
+    raise TypeError(f"vae2013 has no runs of {type(config).__name__}")
+
+
+def _aevb(config: AevbConfig, workspace: Workspace) -> Outcome:
     data = datasets.load(config.data)
     model, learning_rate, trial_bounds, history = train(config, data, workspace)
     scores = evaluate(model, data, config, workspace.streams)

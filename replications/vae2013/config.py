@@ -7,7 +7,7 @@ from lib import datasets
 from lib.execution.runs import Run
 
 PAPER = "vae2013"
-ALGORITHM_VERSION = 2  # raise it when train.py or evaluate.py changes what a run computes
+ALGORITHM_VERSION = 3  # raise it when train.py or evaluate.py changes what a run computes
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,30 @@ class LinearGaussianConfig:
 
 
 @dataclass(frozen=True)
+class EstimatorsConfig:
+    """Estimators of log p(x), appendix D's among them, on a linear-Gaussian model; the same DEVIATION vae2013-D4."""
+
+    n_latent: int = 3  # figure 3's N_z; appendix D: "if the dimensionality of sampled space is low"
+    n_observed: int = 4  # ours; few, so that the exact posterior is not diagonal
+    noise_variance: float = 0.5  # ours
+    n_points: int = 200  # ours: x drawn from the model
+    n_elbo_draws: int = 8  # ours, as for the trained models
+    n_importance: tuple[int, ...] = (1, 5, 50, 500)  # ours
+    n_chains: int = 16  # Wu et al. 2017, annealed importance sampling
+    n_distributions: int = 200  # ours; Wu et al. take 10,000 for networks
+    n_posterior: int = 50  # section 5: 50 posterior draws, for each of appendix D's two sets
+    n_leapfrog: int = 4  # section 5: 4 leapfrog steps
+
+
+@dataclass(frozen=True)
+class PpcaConfig:
+    """Probabilistic PCA of the digits, whose likelihood and bound are exact; the same DEVIATION vae2013-D4."""
+
+    data: str
+    n_latent: tuple[int, ...] = (2, 10, 50)  # ours
+
+
+@dataclass(frozen=True)
 class BaselinesConfig:
     """What stands beside the scores: a trivial model and two references for the 2-D code."""
 
@@ -52,7 +76,7 @@ class BaselinesConfig:
     n_components: int = 2  # ours: as many as figure 4's latents
 
 
-Config = AevbConfig | LinearGaussianConfig | BaselinesConfig
+Config = AevbConfig | LinearGaussianConfig | EstimatorsConfig | PpcaConfig | BaselinesConfig
 LATENTS = (200, 20, 10, 5, 3, 2)  # figures 2, 4 and 5; the longest run first
 
 
@@ -65,6 +89,8 @@ def _presets() -> Mapping[str, Mapping[str, Config]]:
             **aevb((20, 2), data="mnist-5k", n_samples=4_000, n_hidden=20, n_trial_steps=3, n_curve_images=200,
                    n_elbo_draws=2, n_importance=3),
             "linear-gaussian": LinearGaussianConfig(n_points=100, n_repeats=10, n_monte_carlo=100_000),
+            "estimators": EstimatorsConfig(n_points=20, n_importance=(1, 5), n_distributions=10, n_posterior=20),
+            "ppca": PpcaConfig("mnist-5k", n_latent=(2,)),
             "baselines": BaselinesConfig("mnist-5k"),
         },
         # DEVIATION vae2013-D1: 4,000 training images, not MNIST's 50,000; DEVIATION vae2013-D2: stops at 200,000
@@ -72,12 +98,16 @@ def _presets() -> Mapping[str, Mapping[str, Config]]:
         "laptop": {
             **aevb(LATENTS, data="mnist-5k", n_samples=200_000),
             "linear-gaussian": LinearGaussianConfig(),
+            "estimators": EstimatorsConfig(),
+            "ppca": PpcaConfig("mnist-5k"),
             "baselines": BaselinesConfig("mnist-5k"),
         },
         # DEVIATION vae2013-D3: stops at 1e7 samples, a tenth of figure 2's axis.
         "paper": {
             **aevb(LATENTS, data="mnist", n_samples=10_000_000),
             "linear-gaussian": LinearGaussianConfig(),
+            "estimators": EstimatorsConfig(),
+            "ppca": PpcaConfig("mnist"),
             "baselines": BaselinesConfig("mnist"),
         },
     }  # fmt: skip
@@ -87,13 +117,17 @@ PRESETS = _presets()
 
 
 def plan(preset: str, seeds: int) -> list[Run]:
-    """The runs of a preset for seeds 0 .. seeds - 1, the longest first. The baselines draw nothing: one run."""
+    """The runs of a preset for seeds 0 .. seeds - 1, the longest first. One run each of baselines and PCA."""
     return [
         Run(PAPER, experiment, preset, config, seed, _digests(config), ALGORITHM_VERSION)
         for experiment, config in PRESETS[preset].items()
-        for seed in range(1 if isinstance(config, BaselinesConfig) else seeds)
+        for seed in range(1 if isinstance(config, BaselinesConfig | PpcaConfig) else seeds)
     ]
 
 
 def _digests(config: Config) -> dict[str, str]:
-    return {} if isinstance(config, LinearGaussianConfig) else {config.data: datasets.digest(config.data)}
+    return (
+        {}
+        if isinstance(config, LinearGaussianConfig | EstimatorsConfig)
+        else {config.data: datasets.digest(config.data)}
+    )

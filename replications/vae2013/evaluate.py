@@ -1,4 +1,4 @@
-"""What is measured on a trained model, under which protocol; and the closed-form checks."""
+"""What is measured on a trained model, under which protocol; and the baselines beside it."""
 
 import math
 from collections.abc import Mapping
@@ -12,11 +12,10 @@ from lib.datasets.observation import dynamic_binarisation
 from lib.likelihood import elbo, importance_weighted_bound
 from lib.losses.elbo import bernoulli_log_likelihood, kl_to_standard_normal
 from lib.models.gaussian_vae import BernoulliVAE, Gaussian
-from lib.models.linear_gaussian import LinearGaussian
 from lib.reporting.sheets import image_sheet
 from lib.results import Score, mean_score
 from lib.training.randomness import Streams, generator
-from replications.vae2013.config import AevbConfig, BaselinesConfig, LinearGaussianConfig
+from replications.vae2013.config import AevbConfig, BaselinesConfig
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2015: a unit is active if the variance of its posterior mean over data exceeds it
 
@@ -123,51 +122,3 @@ def baselines(config: BaselinesConfig, data: Dataset) -> dict[str, Score]:
         "knn_pca_test": _knn_accuracy(train_code, test_code, data, f"{config.n_components} principal components"),
         "knn_pixels_test": _knn_accuracy(train, test, data, "all 784 pixels"),
     }
-
-
-def linear_gaussian_checks(config: LinearGaussianConfig, streams: Streams) -> dict[str, Score]:
-    """Equation 1, appendix B and the order of the bounds, where the truth is known in closed form; float64."""
-    weight = torch.tensor([[1.0, 0.8], [0.0, 0.6], [0.5, 0.5]], dtype=torch.float64)  # lecture_topics 6
-    model = LinearGaussian(weight, torch.zeros(3, dtype=torch.float64), noise_variance=0.1)
-    noise = streams.at("points")
-    z = torch.randn(config.n_points, 2, generator=noise, dtype=torch.float64)
-    x = z @ weight.T + 0.1**0.5 * torch.randn(config.n_points, 3, generator=noise, dtype=torch.float64)
-    protocol = {"model": "linear-Gaussian, 3 observed, 2 latent, s2 = 0.1", "x": config.n_points}
-    residual = (model.log_marginal(x) - _kl_to_posterior(model, x) - _exact_elbo(model, x)).abs().max().item()
-    scores = {"eq1_residual": Score(residual, math.nan, "nats", False, len(x), protocol)}
-    many = x.repeat_interleave(config.n_repeats, 0)
-    for k in config.n_importance:
-        bound = importance_weighted_bound(model, many, k, streams.at(f"importance {k}"))
-        # Mean over repeats first: the standard error is then over x, which are independent.
-        gaps = (model.log_marginal(many) - bound).view(len(x), -1).mean(1)
-        scores[f"gap_{k}"] = mean_score(gaps, "nats", False, {**protocol, "k": k, "repeats": config.n_repeats})
-    scores["gap_exact"] = Score(model.elbo_gap(), math.nan, "nats", False, 1, protocol)
-    _, _, directions = torch.linalg.svd(weight, full_matrices=False)
-    rotated = LinearGaussian(weight @ directions.T, model.offset, model.noise_variance)  # orthogonal columns, same p(x)
-    scores["gap_rotated"] = Score(abs(rotated.elbo_gap()), math.nan, "nats", False, 1, protocol)
-    return scores | _appendix_b(config, streams)
-
-
-def _kl_to_posterior(model: LinearGaussian, x: Tensor) -> Tensor:
-    mean, logvar = model.posterior(x)
-    q = torch.distributions.MultivariateNormal(mean, covariance_matrix=torch.diag_embed(logvar.exp()))
-    return torch.distributions.kl_divergence(q, model.exact_posterior(x))
-
-
-def _exact_elbo(model: LinearGaussian, x: Tensor) -> Tensor:
-    """E_q log p(x|z) in closed form: the value at the mean less tr(W diag(v) W') / (2 s2); minus KL to the prior."""
-    mean, logvar = model.posterior(x)
-    spread = (model.weight.square() @ logvar.exp().T).sum(0) / (2 * model.noise_variance)
-    return model.log_likelihood(x, mean) - spread - kl_to_standard_normal(mean, logvar)
-
-
-def _appendix_b(config: LinearGaussianConfig, streams: Streams) -> dict[str, Score]:
-    mean, sd = torch.tensor([[0.5, -1.0], [0.8, 1.5]], dtype=torch.float64)  # fact sheet (a) 2
-    q = Gaussian(mean, 2 * sd.log())
-    protocol = {"mean": mean.tolist(), "sd": sd.tolist()}
-    draws = torch.randn(config.n_monte_carlo, 2, generator=streams.at("appendix b"), dtype=torch.float64)
-    z = q.sample(draws)
-    prior = Gaussian(torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
-    monte_carlo = mean_score(q.log_prob(z) - prior.log_prob(z), "nats", False, {**protocol, "draws": len(z)})
-    closed = kl_to_standard_normal(*(part[None] for part in q)).item()
-    return {"kl_closed": Score(closed, math.nan, "nats", False, 1, protocol), "kl_monte_carlo": monte_carlo}

@@ -227,3 +227,61 @@ def checks_table(results: Results) -> pd.DataFrame:
             {"quantity, nats": label, "should be": truth, "measured": value.replace("-", "−"), "standard error": error}
         )
     return pd.DataFrame(rows)
+
+
+ESTIMATORS = {
+    "elbo": ("variational bound (ELBO), estimator B", "lower"),
+    "iwae": ("importance-weighted bound, k = {k}", "lower"),
+    "ais": ("annealed importance sampling, {n_distributions} distributions, {n_chains} chains", "lower"),
+    "ais_reverse": ("the same in reverse, from exact posterior draws", "upper"),
+    "appendix_d": ("appendix D, {draws} + {draws} draws by HMC", "none"),
+    "appendix_d_exact": ("appendix D, {draws} + {draws} exact posterior draws", "none"),
+}
+
+
+def estimators_table(results: Results) -> pd.DataFrame:
+    """Estimate minus exact log p(x), mean over points, seeds pooled; and which side it is on in expectation."""
+    rows = []
+    for name in results.finished("estimators")[0].scores:
+        if not name.endswith("_error"):
+            continue
+        reading = read_score(f"estimators.{name}", results.outcomes)
+        protocol = results.finished("estimators")[0].scores[name].protocol
+        kind = "iwae" if name.startswith("iwae") else name.removesuffix("_error")
+        label, side = ESTIMATORS[kind]
+        rows.append(
+            {
+                "estimator": label.format(**protocol),
+                "bound in expectation": side,
+                "estimate − exact, nats": f"{reading.mean:+.4f}".replace("-", "−"),
+                "standard error": f"{reading.stderr:.4f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def ppca_table(results: Results) -> pd.DataFrame:
+    """Exact likelihood of probabilistic PCA on digits, and its bound's gap before and after turning the latents."""
+    scores = results.finished("ppca")[0].scores
+    rows = []
+    for k in results.finished("ppca")[0].run.config.n_latent:
+        exact = scores[f"log_marginal_{k}"]
+        rows.append(
+            {
+                "latents": k,
+                "noise variance": f"{exact.protocol['noise_variance']:.4f}",
+                "log p(x), nats/image": f"{exact.value:.1f} ± {exact.stderr:.1f}",
+                "gap of the bound": f"{abs(scores[f'gap_{k}'].value):.1e}".replace("-", "−"),
+                "gap with turned latents": f"{scores[f'gap_turned_{k}'].value:.4f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def ppca_caption(results: Results) -> str:
+    scores = results.finished("ppca")[0].scores
+    exact = next(score for name, score in scores.items() if name.startswith("log_marginal"))
+    return (
+        f"Probabilistic PCA of {exact.protocol['data']}, {exact.n:,} test images; exact, ± the standard error over test"
+        f" images. Observed: {exact.protocol['observation']}."
+    )
