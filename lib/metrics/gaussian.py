@@ -14,7 +14,7 @@ class GaussianStats(NamedTuple):
 
     mean: Tensor  # (D,) float64
     cov: Tensor  # (D, D) float64, divisor N - 1
-    count: int  # N, images seen
+    count: int  # type: ignore[assignment]  # N, images seen; design's name, and tuple has a method of it
     protocol: Mapping[str, Any] | None = None  # how the features were made; None: not said
 
     @property
