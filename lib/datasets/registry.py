@@ -56,15 +56,20 @@ def _entry(name: str, fields: dict[str, Any]) -> Entry:
 
 
 @functools.cache
-def entries(registry: Path) -> Mapping[str, Entry]:
-    """Every data set of a registry file, in its order."""
+def content(registry: Path) -> Mapping[str, Any]:
+    """A registry file as it stands: `datasets` is read here, `weights` by lib.metrics.weights."""
     try:
-        content = yaml.safe_load(registry.read_text(encoding="utf-8"))
+        return MappingProxyType(yaml.safe_load(registry.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(
             f"{registry} cannot be read ({error.strerror}): regen runs from a checkout, as `make` installs it"
         ) from None
-    return MappingProxyType({name: _entry(name, fields) for name, fields in content["datasets"].items()})
+
+
+@functools.cache
+def entries(registry: Path) -> Mapping[str, Entry]:
+    """Every data set of a registry file, in its order."""
+    return MappingProxyType({name: _entry(name, fields) for name, fields in content(registry)["datasets"].items()})
 
 
 def entry(name: str) -> Entry:

@@ -20,11 +20,13 @@ class _BernoulliLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, logits: Tensor) -> Tensor:
         ctx.save_for_backward(x, logits)
-        product = logits.abs().sigmoid_()
+        scratch = logits.abs().sigmoid_()  # used again below: fresh memory costs as much as the arithmetic on it
+        product = scratch
         for factors in (16, 7):
             groups = math.gcd(factors, product.shape[-1])
             product = product.unflatten(-1, (groups, -1)).prod(-2)
-        return (x * logits).sum(-1) - logits.clamp_min(0).sum(-1) + product.log_().sum(-1)
+        above = torch.clamp_min(logits, 0, out=scratch).sum(-1)
+        return (x * logits).sum(-1) - above + product.log_().sum(-1)
 
     @staticmethod
     @once_differentiable

