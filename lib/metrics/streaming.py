@@ -1,7 +1,7 @@
 """The metrics batch by batch, as torchmetrics classes: update, compute, reset, and states that add up over processes.
 
-Each takes images through the extractor it was made with or, without one, features (N, D) as they are. A metric says
-its whole protocol with its value in `score()`.
+Each takes images through the extractor it was made with or, without one, features (N, D) as they are. `score()`, or
+`scores()` of those that compute several numbers, gives the value with its whole protocol.
 """
 
 import math
@@ -155,6 +155,14 @@ class _TwoSets(Metric):
         """Add images, uint8 (N, C, H, W) with an extractor, else features (N, D), to one of the two sides."""
         (self.real if real else self.generated).append(_features("images", images, self.extractor))
 
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        """All features of both sides, over all processes."""
+        with self.sync_context(should_sync=self._to_sync):
+            return _whole(self.real), _whole(self.generated)
+
+    def _protocol(self, **settings: Any) -> dict[str, Any]:
+        return {**(_made_by(self.extractor) or {}), **settings}
+
 
 class KernelDistance(_TwoSets):
     """The unbiased squared maximum mean discrepancy with a cubic kernel ("KID" with inception-v3-tf alone).
@@ -171,9 +179,8 @@ class KernelDistance(_TwoSets):
 
     def score(self) -> Score:
         """The value with its standard error and protocol."""
-        with self.sync_context(should_sync=self._to_sync):
-            found = kernel_distance(_whole(self.real), _whole(self.generated))
-        protocol = {**(_made_by(self.extractor) or {}), "kernel": "(x.y / D + 1)^3", "n_real": found.n_x}
+        found = kernel_distance(*self._sides())
+        protocol = self._protocol(kernel="(x.y / D + 1)^3", n_real=found.n_x)
         return Score(found.value, found.stderr, "", False, found.n_y, protocol)
 
 
@@ -190,6 +197,13 @@ class PrecisionRecall(_TwoSets):
         """Precision and recall, float64 scalars in 0 .. 1."""
         return _scalars(*precision_recall(_whole(self.real), _whole(self.generated), self.k))
 
+    def scores(self) -> dict[str, Score]:
+        """Both values by name with their protocol; one reading each, so without a standard error."""
+        real, generated = self._sides()
+        protocol = self._protocol(k=self.k, n_real=len(real))
+        found = precision_recall(real, generated, self.k)._asdict()
+        return {name: Score(value, math.nan, "", True, len(generated), protocol) for name, value in found.items()}
+
 
 class DensityCoverage(_TwoSets):
     """Precision and recall made robust to outliers; see density_coverage."""
@@ -203,6 +217,13 @@ class DensityCoverage(_TwoSets):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Density (>= 0, 1 for equal laws) and coverage (0 .. 1), float64 scalars."""
         return _scalars(*density_coverage(_whole(self.real), _whole(self.generated), self.k))
+
+    def scores(self) -> dict[str, Score]:
+        """Both values by name with their protocol; one reading each, so without a standard error."""
+        real, generated = self._sides()
+        protocol = self._protocol(k=self.k, n_real=len(real))
+        found = density_coverage(real, generated, self.k)._asdict()
+        return {name: Score(value, math.nan, "", True, len(generated), protocol) for name, value in found.items()}
 
 
 class SegmentationScore(Metric):
@@ -231,6 +252,13 @@ class SegmentationScore(Metric):
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pixel accuracy, class accuracy, class IoU: float64 scalars in 0 .. 1."""
         return _scalars(*segmentation_scores(self.confusion, self.absent))
+
+    def scores(self) -> dict[str, Score]:
+        """The three values by name with their protocol; n counts pixels, which are not independent of each other."""
+        with self.sync_context(should_sync=self._to_sync):
+            found, n = segmentation_scores(self.confusion, self.absent), int(self.confusion.sum())
+        protocol = {"classes": self.n_classes, "ignored label": self.ignore, "absent classes": self.absent}
+        return {name: Score(value, math.nan, "", True, n, protocol) for name, value in found._asdict().items()}
 
 
 def _gathered(rows: Tensor, group: Any = None) -> list[Tensor]:

@@ -155,6 +155,23 @@ def test_the_kernel_distance_has_a_standard_error_in_its_score() -> None:
     assert (score.value, score.stderr, score.n, score.protocol["n_real"]) == (want.value, want.stderr, 50, 60)
 
 
+def test_several_values_carry_their_protocol_too() -> None:
+    precision, density = PrecisionRecall(k=4), DensityCoverage()
+    for metric in (precision, density):
+        metric.update(REAL, real=True)
+        metric.update(GENERATED, real=False)
+    scores = precision.scores()
+    assert {name: score.value for name, score in scores.items()} == precision_recall(REAL, GENERATED, 4)._asdict()
+    assert all(s.n == 50 and dict(s.protocol) == {"k": 4, "n_real": 60} for s in scores.values())
+    found = {name: score.value for name, score in density.scores().items()}
+    assert found == density_coverage(REAL, GENERATED, 5)._asdict()
+    labels = torch.tensor([[[0, 1], [1, 255]]])
+    segmentation = SegmentationScore(2)
+    segmentation.update(labels, torch.tensor([[[0, 1], [0, 0]]]))
+    score = segmentation.scores()["pixel_accuracy"]
+    assert (score.value, score.n, score.protocol["ignored label"]) == (2 / 3, 3, 255)
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="either extractor"):
         FrechetDistance()
