@@ -6,6 +6,7 @@ What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `comp
 from lib import datasets
 from lib.execution.runs import Run
 from lib.execution.workspace import Outcome, Workspace
+from lib.training.randomness import Streams
 from replications.vae2013.closed_forms import estimator_checks, linear_gaussian_checks, ppca
 from replications.vae2013.config import (
     PRESETS,
@@ -25,7 +26,7 @@ __all__ = ["PRESETS", "compute", "plan"]
 
 def compute(run: Run, workspace: Workspace) -> Outcome:
     """One run of the plan, from its config to its scores."""
-    config, streams = run.config, workspace.streams
+    config, streams = run.config, Streams(workspace.streams.seed)  # closed forms: small, in float64, on the CPU always
     match config:
         case LinearGaussianConfig():
             return Outcome(linear_gaussian_checks(config, streams), [], {})
