@@ -106,7 +106,7 @@ def test_the_same_command_gives_the_same_bits(store, tmp_path):
     regen("run", "vae2013", "--preset", "smoke", "--workers", 1, "--out", tmp_path)
     names = ("results.json", "history.csv", "weights.safetensors", "samples.png")
     ours = sorted(p.relative_to(store) for p in store.rglob("*") if p.name in names)
-    assert len(ours) == 4 + 4 + 2 * 2  # every run has its results and history, the trained ones two files more
+    assert len(ours) == 6 + 6 + 2 * 2  # every run has its results and history, the trained ones two files more
     for path in ours:
         assert (tmp_path / path).read_bytes() == (store / path).read_bytes(), path
 

@@ -94,6 +94,7 @@ def test_segmentation_adds_up() -> None:
     assert [each.item() for each in metric.compute()] == pytest.approx(list(want), rel=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")  # torchmetrics says so too
 def test_a_reset_forgets_everything() -> None:
     metric = FrechetDistance(n_features=6)
     metric.update(REAL * 100, real=True)
@@ -172,6 +173,7 @@ def test_several_values_carry_their_protocol_too() -> None:
     assert (score.value, score.n, score.protocol["ignored label"]) == (2 / 3, 3, 255)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")  # torchmetrics says so too
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="either extractor"):
         FrechetDistance()
