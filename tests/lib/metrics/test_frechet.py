@@ -47,9 +47,13 @@ def test_diagonal_gaussians(d: int) -> None:
     assert got == pytest.approx(want, rel=1e-12)
 
 
+# None between 0 and 1e-3: what is below the rounding of the largest is lost in the covariance that is handed over.
+VARIANCES = st.floats(1e-3, 1e4) | st.just(0.0)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
-    st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 1e4)), min_size=1, max_size=9),
+    st.lists(st.tuples(VARIANCES, VARIANCES), min_size=1, max_size=9),
     st.floats(-10, 10),
     st.integers(0, 2**30),
 )
