@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lib.checks import require_count
 from lib.likelihood.hmc import (
     MAX_FLOATS,
     LogTerms,
@@ -31,7 +32,6 @@ from lib.likelihood.hmc import (
     weighted,
 )
 from lib.likelihood.observation import Criterion, GenerativeModel, require_observation
-from lib.metrics.checks import require_count
 from lib.models.gaussian_vae import Gaussian, standard_normal_log_prob
 from lib.results import Score, mean_score
 

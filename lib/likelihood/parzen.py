@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_features, require_positive, require_same_width
+from lib.checks import require_features, require_positive, require_same_width
 from lib.results import Score, mean_score
 
 PARZEN_GRID: tuple[float, ...] = tuple(np.logspace(-1, 0, 10).tolist())  # Goodfellow et al. 2014, parzen_ll.py

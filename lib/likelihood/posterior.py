@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lib.checks import require_count, require_positive
 from lib.likelihood.hmc import (
     MAX_FLOATS,
     LogTerms,
@@ -17,7 +18,6 @@ from lib.likelihood.hmc import (
     transition_blocks,
 )
 from lib.likelihood.observation import Criterion, GenerativeModel, require_observation
-from lib.metrics.checks import require_count, require_positive
 
 
 class PosteriorDraws(NamedTuple):

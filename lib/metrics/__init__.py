@@ -6,7 +6,7 @@ nothing else; `metric_name` writes the qualifier for every other extractor, as i
 
 from typing import TYPE_CHECKING, Any
 
-from lib.metrics.checks import to_uint8
+from lib.checks import to_uint8
 from lib.metrics.extractors import Extractor, Features, extract, extractor, metric_name
 from lib.metrics.frechet import (
     frechet_distance,

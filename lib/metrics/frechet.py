@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_count, require_features, require_same_protocol, require_same_width
+from lib.checks import require_count, require_features, require_same_protocol, require_same_width
 from lib.metrics.gaussian import GaussianStats, gaussian_stats
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_features
+from lib.checks import require_features
 
 
 class GaussianStats(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_count, require_probabilities
+from lib.checks import require_count, require_probabilities
 
 
 class InceptionScoreResult(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_count, require_features, require_positive, require_same_width
+from lib.checks import require_count, require_features, require_positive, require_same_width
 
 BLOCK = 2**24  # kernel entries alive at a time, 128 MB in float64
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_features, require_positive, require_same_width
+from lib.checks import require_features, require_positive, require_same_width
 from lib.metrics.neighbours import nearest_neighbour
 
 

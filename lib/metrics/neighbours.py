@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_count, require_features, require_same_width
+from lib.checks import require_count, require_features, require_same_width
 
 BLOCK = 2**24  # numbers alive at a time, 128 MB in float64
 MARGIN = 8  # candidates beyond the k-th that are computed exactly before a whole row has to be

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import require_count
+from lib.checks import require_count
 
 
 class SegmentationScores(NamedTuple):

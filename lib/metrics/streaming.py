@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lib.checks import require_features, require_probabilities, require_same_protocol
 from lib.metrics import gaussian
-from lib.metrics.checks import require_features, require_probabilities, require_same_protocol
 from lib.metrics.frechet import frechet_distance
 from lib.metrics.gaussian import GaussianStats
 from lib.metrics.inception_score import inception_score

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from lib.metrics.checks import require_count, require_features, require_same_width
+from lib.checks import require_count, require_features, require_same_width
 
 
 class TwoSampleTest(NamedTuple):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lib.checks import require_count, require_positive
 from lib.losses.elbo import bernoulli_log_likelihood
-from lib.metrics.checks import require_count, require_positive
 from lib.models.gaussian_vae import standard_normal_log_prob
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.metrics.checks import require_count, require_images
+from lib.checks import require_count, require_images
 
 SECONDS_BETWEEN_LINES = 5.0
 PLAIN = "inception-v3-tf"  # the only one whose scores bear a metric's bare name

@@ -1,7 +1,6 @@
 """The integrator against its closed form, the chains against distributions that are known."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import scipy.stats
@@ -13,16 +12,9 @@ from torch import Tensor
 from lib.likelihood import hmc
 from lib.likelihood.hmc import Noise, Point, StepSize, evaluate, hmc_transition, leapfrog
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ONE = (1.0,)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: a second thread costs more than it brings, most of all on a busy machine."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
 
 
 def generator(seed: int = 0) -> torch.Generator:

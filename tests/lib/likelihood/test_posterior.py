@@ -1,7 +1,6 @@
 """Posterior draws where the posterior is known, and log p(x) from them where log p(x) is."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,14 +13,7 @@ from lib.models.decoders import BernoulliDecoder
 from lib.models.gaussian_vae import BernoulliVAE
 from lib.models.linear_gaussian import LinearGaussian
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: a second thread costs more than it brings, most of all on a busy machine."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed: int = 0) -> torch.Generator:

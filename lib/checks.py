@@ -1,4 +1,4 @@
-"""What every metric asks of its input: each refusal names the argument, what it was, and what is allowed."""
+"""What metrics and estimators ask of their input: each refusal names the argument, what it was, and what is allowed."""
 
 import math
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib.metrics.checks import (
+from lib.checks import (
     require_images,
     require_positive,
     require_probabilities,
