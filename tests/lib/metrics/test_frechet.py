@@ -1,5 +1,6 @@
 """The Frechet distance against closed forms, SciPy, torchmetrics and torch-fidelity, and where others return nan."""
 
+import itertools
 import math
 
 import numpy as np
@@ -235,6 +236,19 @@ def test_the_limit_of_a_straight_line_is_its_end(monkeypatch: pytest.MonkeyPatch
     assert found.counts[0] == 50
     assert found.counts[-1] == 500
     assert len(found.counts) == 15
+
+
+def test_the_limit_and_its_error_are_those_of_a_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy.stats import linregress
+
+    import lib.metrics.frechet as module
+
+    wobble = itertools.cycle([0.3, -0.5, 0.1, 0.4, -0.2])
+    monkeypatch.setattr(module, "frechet_distance", lambda reference, stats: 5 + 300 / stats.count + next(wobble))
+    found = frechet_distance_at_infinity(exact(torch.zeros(2), torch.eye(2)), normal(500, 2))
+    want = linregress([1 / count for count in found.counts], found.distances)
+    assert (found.value, found.slope) == pytest.approx((want.intercept, want.slope), rel=1e-10)
+    assert found.stderr == pytest.approx(want.intercept_stderr, rel=1e-10)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
