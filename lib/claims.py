@@ -43,11 +43,16 @@ class Verdict(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One score over the seeds that finished, one value and one standard error a seed."""
+    """One score over the seeds that finished, one value and one standard error a seed.
+
+    models: where one run trained that many models side by side and its value is their mean (the score's protocol says
+    averaged_over: models), they are what the seeds are elsewhere; 0 otherwise.
+    """
 
     values: tuple[float, ...]
     stderrs: tuple[float, ...]
     unit: str
+    models: int = 0
 
     @property
     def mean(self) -> float:
@@ -55,8 +60,15 @@ class Reading(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds, divisor n - 1; nan for one seed."""
+        """Standard deviation over seeds or models, divisor n - 1; nan for one of them."""
+        if self.models:
+            return self.stderrs[0] * math.sqrt(self.models)
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    @property
+    def size(self) -> int:
+        """How many seeds or models the spread is over."""
+        return self.models or len(self.values)
 
     @property
     def stderr(self) -> float:
@@ -64,7 +76,8 @@ class Reading(NamedTuple):
         return math.hypot(*self.stderrs) / len(self.stderrs)
 
     def __str__(self) -> str:
-        return f"{self.mean:.6g}" if math.isnan(self.spread) else f"{self.mean:.6g} (sd {self.spread:.2g})"
+        over = f" over {self.models} models" if self.models else ""
+        return f"{self.mean:.6g}" if math.isnan(self.spread) else f"{self.mean:.6g} (sd {self.spread:.2g}{over})"
 
 
 class NotRun(Exception):
@@ -147,7 +160,7 @@ def _judge_number(claim: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, s
 
 
 def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
-    """Each score above the one before it by more than `margin`: Welch's t-test over seeds, one-sided."""
+    """Each score above the one before it by more than `margin`: Welch's t-test over seeds or models, one-sided."""
     names, margin = test["increasing"], test["margin"]
     readings = [read_score(name, outcomes) for name in names]
     held: list[str] = []
@@ -158,7 +171,7 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
         for name, reading in ((low_name, low), (high_name, high)):
             if len(reading.values) == 1 and _planned(name, outcomes) > 1:
                 raise NotRun(f"one run of {name.rsplit('.', 1)[0]} is left, which has no spread")
-        p = _p_greater(high.values, [value + margin for value in low.values])
+        p = _p_greater(high, low, margin)
         if math.isnan(p):
             raise NotRun("an order needs at least two seeds, for with one there is no spread")
         (held if p < SIGNIFICANCE else broken if p > 1 - SIGNIFICANCE else undecided).append(pair)
@@ -173,22 +186,24 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
     return word, f"{'. '.join(parts)} ({rule}).", measured
 
 
-def _p_greater(high: Sequence[float], low: Sequence[float]) -> float:
-    """p of mean(high) > mean(low) by Welch's test; nan with one seed each.
+def _p_greater(high: Reading, low: Reading, margin: float) -> float:
+    """p of high - low > margin by Welch's test; nan with one seed each.
 
     A side that does not vary (a baseline that draws nothing) is a constant, and the test is the one-sample test.
     """
-    from scipy.stats import ttest_1samp, ttest_ind  # here: 60 MB that workers, which judge nothing, can do without
+    from scipy.stats import t, ttest_ind_from_stats  # here: 60 MB that workers, which judge nothing, can do without
 
-    if len(high) < 2 and len(low) < 2:
+    if high.size < 2 and low.size < 2:
         return math.nan
-    if len(set(low)) == 1 and len(set(high)) == 1:
-        return 0.5 if high[0] == low[0] else 0.0 if high[0] > low[0] else 1.0
-    if len(set(low)) == 1:
-        return float(ttest_1samp(high, low[0], alternative="greater").pvalue)
-    if len(set(high)) == 1:
-        return float(ttest_1samp(low, high[0], alternative="less").pvalue)
-    return float(ttest_ind(high, low, equal_var=False, alternative="greater").pvalue)
+    difference = high.mean - (low.mean + margin)
+    varying = [reading for reading in (high, low) if reading.size > 1 and reading.spread > 0]
+    if not varying:
+        return 0.5 if difference == 0 else 0.0 if difference > 0 else 1.0
+    if len(varying) == 1:
+        (reading,) = varying
+        return float(t.sf(difference / (reading.spread / math.sqrt(reading.size)), reading.size - 1))
+    sides = (low.mean + difference, high.spread, high.size, low.mean, low.spread, low.size)
+    return float(ttest_ind_from_stats(*sides, equal_var=False, alternative="greater").pvalue)
 
 
 def _judge_trend(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
@@ -208,7 +223,9 @@ def read_score(name: str, outcomes: Outcomes) -> Reading:
     """`experiment.score` over all finished seeds. Raises NotRun if a planned run is missing or none finished."""
     experiment, score = name.rsplit(".", 1)
     scores = [outcome.scores[score] for outcome in _finished(experiment, outcomes)]
-    return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit)
+    batched = len(scores) == 1 and scores[0].protocol.get("averaged_over") == "models"
+    models = scores[0].n if batched else 0
+    return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit, models)
 
 
 def _finished(experiment: str, outcomes: Outcomes) -> list[Finished]:
@@ -236,6 +253,8 @@ def _word(holds: bool) -> Word:
 
 
 def _seeds(reading: Reading) -> str:
+    if reading.models:
+        return f"{reading.models} models"
     return f"{len(reading.values)} seed{'s' if len(reading.values) > 1 else ''}"
 
 

@@ -31,6 +31,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes of one thread each (default: one a core).")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:port.")]
 Budget = Annotated[str | None, typer.Option("--time-budget", help="Stop after this long, as 90s, 9m or 1.5h.")]
+Experiments = Annotated[
+    list[str] | None, typer.Option("--experiment", help="Only these, as ring-* (may be given several times).")
+]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 DataDir = Annotated[Path | None, typer.Option(help="Data root (default: $REGEN_DATA, else the user's cache).")]
 
@@ -81,12 +84,12 @@ def run_papers(
     scheduler: Scheduler = None,
     device: Device = "auto",
     time_budget: Budget = None,
+    experiment: Experiments = None,
     out: Out = LATEST,
 ) -> None:
     """Compute the runs of a preset that are not there yet; a stopped run goes on from its checkpoint."""
-    reports = _compute(
-        _chosen(keys), preset, seeds, workers, scheduler, device, papers.deadline_after(time_budget), out
-    )
+    deadline = papers.deadline_after(time_budget)
+    reports = _compute(_chosen(keys), preset, seeds, workers, scheduler, device, deadline, out, experiment)
     raise typer.Exit(_say_endings(reports))
 
 
@@ -298,8 +301,9 @@ def _compute(
     device: str,
     deadline: float | None,
     out: Path,
+    experiments: list[str] | None = None,
 ) -> list[Report]:
-    runs = [run for key in keys for run in papers.plan(key, preset, seeds)]
+    runs = papers.of_experiments([run for key in keys for run in papers.plan(key, preset, seeds)], experiments)
     _require_writable(out)
     options = Options(device=papers.resolve_device(device), deadline=deadline)
     return papers.compute_missing(runs, Store(out), options, workers=workers, scheduler=scheduler)

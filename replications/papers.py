@@ -1,6 +1,7 @@
 """The papers, found by their folders, and what any of them can be asked: plan, compute, outcomes, verdicts."""
 
 import difflib
+import fnmatch
 import importlib
 import os
 import time
@@ -65,6 +66,22 @@ def plan(key: str, preset: str, seeds: int | None = None) -> list[Run]:
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds counts seeds and must be at least 1, not {seeds}.")
     return list(paper.package.plan(preset, DEFAULT_SEEDS[preset] if seeds is None else seeds))
+
+
+def of_experiments(runs: Sequence[Run], patterns: Sequence[str] | None) -> list[Run]:
+    """The runs whose experiment matches one of the shell patterns; all where there are none.
+
+    Raises UserError for a pattern that matches nothing.
+    """
+    if not patterns:
+        return list(runs)
+    names = sorted({run.experiment for run in runs})
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(
+                f"No experiment is called {pattern!r}{_nearest(pattern, names)} There are: {', '.join(names)}."
+            )
+    return [run for run in runs if any(fnmatch.fnmatch(run.experiment, pattern) for pattern in patterns)]
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

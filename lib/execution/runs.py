@@ -58,6 +58,11 @@ class Finished(NamedTuple):
     record: dict[str, Any]  # results.json
     provenance: dict[str, Any]  # run.json
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run counted or chose on the way and is no score."""
+        return dict(self.record.get("facts", {}))
+
     def history(self) -> list[dict[str, float]]:
         """The rows of history.csv as numbers."""
         with (self.folder / "history.csv").open(newline="") as file:

@@ -15,6 +15,7 @@ from lib.training.checkpoints import load_checkpoint, restore_, save_checkpoint,
 from lib.training.randomness import Streams
 
 CHECKPOINT = "checkpoint.safetensors"
+MOST_KEEPING = 0.02  # the share of a run's time that writing checkpoints may take
 
 
 class Outcome(NamedTuple):
@@ -42,7 +43,8 @@ class Diverged(RunFailed):
 class Workspace:
     """One run's folder while it is begun.
 
-    checkpoint_seconds: at least so long between two checkpoints. deadline: time.time() at which to stop, or None.
+    checkpoint_seconds: at least so long between two checkpoints, and longer where they are large and writing them would
+    take more than MOST_KEEPING of the time; 0 is after every step. deadline: time.time() at which to stop, or None.
     progress: called with (steps done, steps in all) at most twice a second.
     """
 
@@ -57,7 +59,7 @@ class Workspace:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.folder, self.device, self.streams = folder, torch.device(device), Streams(seed, device)
-        self.checkpoint_seconds, self.deadline, self._progress = checkpoint_seconds, deadline, progress
+        self._pause, self.deadline, self._progress = checkpoint_seconds, deadline, progress
         self.seconds_before = 0.0  # wall seconds that earlier, interrupted attempts put into the checkpoint
         self.resumed_at: list[int] = []
         self._began = self._kept = self._shown = time.monotonic()
@@ -85,10 +87,12 @@ class Workspace:
         """
         now = time.monotonic()
         late = self.deadline is not None and time.time() >= self.deadline
-        if late or now - self._kept >= self.checkpoint_seconds:
+        if late or now - self._kept >= self._pause:
             extra = {"seconds": self.seconds, "resumed_at": self.resumed_at}
             save_checkpoint(self.folder / CHECKPOINT, training_tensors(**parts), {**state, **extra})
             self._kept = time.monotonic()
+            if self._pause:
+                self._pause = max(self._pause, (self._kept - now) / MOST_KEEPING)
         if now - self._shown >= 0.5 or state["step"] == total:
             self._progress(state["step"], total)
             self._shown = now

@@ -7,7 +7,7 @@ from lib import datasets
 from lib.execution.runs import Run
 
 PAPER = "vae2013"
-ALGORITHM_VERSION = 3  # raise it when train.py or evaluate.py changes what a run computes
+ALGORITHM_VERSION = 4  # raise it when train.py or evaluate.py changes what a run computes
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class AevbConfig:
     n_curve_images: int = 1000  # ours: images behind each point of the curve, train and test
     n_elbo_draws: int = 8  # ours: draws of z behind each final bound
     n_importance: int = 50  # ours: k of the final importance-weighted bound
+    n_parzen: int = 10_000  # Goodfellow et al. 2014, parzen_ll.py: samples behind a Parzen score
+    n_parzen_validation: int = 1000  # Goodfellow et al. 2014, parzen_ll.py: images that choose its kernel width
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _presets() -> Mapping[str, Mapping[str, Config]]:
     return {
         "smoke": {
             **aevb((20, 2), data="mnist-5k", n_samples=4_000, n_hidden=20, n_trial_steps=3, n_curve_images=200,
-                   n_elbo_draws=2, n_importance=3),
+                   n_elbo_draws=2, n_importance=3, n_parzen=500, n_parzen_validation=100),
             "linear-gaussian": LinearGaussianConfig(n_points=100, n_repeats=10, n_monte_carlo=100_000),
             "estimators": EstimatorsConfig(n_points=20, n_importance=(1, 5), n_distributions=10, n_posterior=20),
             "ppca": PpcaConfig("mnist-5k", n_latent=(2,)),

@@ -14,6 +14,8 @@ from lib.datasets.observation import dynamic_binarisation
 from lib.execution.workspace import Workspace, require_finite
 from lib.losses.elbo import bernoulli_log_likelihood, kl_to_standard_normal
 from lib.models.gaussian_vae import BernoulliVAE
+from lib.training.checkpoints import training_tensors
+from lib.training.graphs import CapturedStep
 from lib.training.randomness import MinibatchOrder, Streams
 from replications.vae2013.config import AevbConfig
 from replications.vae2013.evaluate import curve_images, curve_point
@@ -73,8 +75,10 @@ def train(config: AevbConfig, data: Dataset, workspace: Workspace) -> Training:
     model = build(config, images.shape[1], workspace.streams)
     optimizer = adagrad(model, learning_rate, config, len(images))
     state: dict[str, Any] = workspace.resume_(model=model, optimizer=optimizer)
+    moving = training_tensors(model=model, optimizer=optimizer)
+    update = CapturedStep(lambda x, noise: aevb_step(model, optimizer, x, noise), moving, workspace.device)
     for step in range(state["step"], n_steps):
-        aevb_step(model, optimizer, *minibatches(step))
+        update(*minibatches(step))
         state["step"] = step + 1
         if step + 1 in due:
             point = curve_point(model, curve, workspace.streams, step + 1)

@@ -1,0 +1,48 @@
+"""Layers of many equal models side by side: one batched matrix product in place of a loop over seeds.
+
+Axis 0 is the model. No value crosses it, so each model's losses, gradients and Adam steps are those it would have
+alone; only the order of rounding in a batched product may differ from that of a single one.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lib.checks import require_count
+
+
+class BatchedLinear(nn.Module):
+    """y_r = x_r W_r + b_r for R models: (R, B, n_in) -> (R, B, n_out).
+
+    Weights and biases start as U(-1, 1) / sqrt(n_in), PyTorch's own default for nn.Linear, drawn from `generator` (on
+    the CPU) for all models at once, so the first R models of a larger batch are not those of a smaller one.
+    """
+
+    def __init__(self, n_models: int, n_in: int, n_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        for name, count in (("n_models", n_models), ("n_in", n_in), ("n_out", n_out)):
+            require_count(name, count, 1)
+        bound = 1 / math.sqrt(n_in)
+        self.weight = nn.Parameter(_uniform((n_models, n_in, n_out), bound, generator))
+        self.bias = nn.Parameter(_uniform((n_models, 1, n_out), bound, generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class BatchedMaxout(nn.Module):
+    """h_j = max over k of (x W + b)_(j, k): (R, B, n_in) -> (R, B, units); Goodfellow et al. 2013, for R models."""
+
+    def __init__(self, n_models: int, n_in: int, units: int, pieces: int, generator: torch.Generator) -> None:
+        super().__init__()
+        require_count("pieces", pieces, 1)
+        self.units, self.pieces = units, pieces
+        self.linear = BatchedLinear(n_models, n_in, units * pieces, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).unflatten(-1, (self.units, self.pieces)).amax(-1)
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    return (2 * torch.rand(shape, generator=generator) - 1) * bound
