@@ -27,7 +27,7 @@ Papers = Annotated[list[str] | None, typer.Argument(metavar="[PAPER]...", help="
 Preset = Annotated[str, typer.Option(help="smoke, laptop or paper.")]
 Seeds = Annotated[int | None, typer.Option(help="How many seeds, 0 upward (default: 1 for smoke, else 3).")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; for a report also none, to compute nothing.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes of one thread each (default: one a core).")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:port.")]
 Budget = Annotated[str | None, typer.Option("--time-budget", help="Stop after this long, as 90s, 9m or 1.5h.")]
@@ -88,6 +88,10 @@ def run_papers(
     out: Out = LATEST,
 ) -> None:
     """Compute the runs of a preset that are not there yet; a stopped run goes on from its checkpoint."""
+    if device == "none":
+        raise UserError(
+            "Runs need a device: take --device cpu, cuda or auto. `regen report --device none` computes none."
+        )
     deadline = papers.deadline_after(time_budget)
     reports = _compute(_chosen(keys), preset, seeds, workers, scheduler, device, deadline, out, experiment)
     raise typer.Exit(_say_endings(reports))
@@ -114,7 +118,8 @@ def report_papers(
         preset, seeds, device = (
             values.pop(n, d) for n, d in (("preset", preset), ("seeds", seeds), ("device", device))
         )
-    code = _say_endings(_compute(chosen, preset, seeds, workers, scheduler, device, None, out))
+    computed = [] if device == "none" else _compute(chosen, preset, seeds, workers, scheduler, device, None, out)
+    code = _say_endings(computed) if computed else 0
     for key in chosen:
         count = papers.DEFAULT_SEEDS[preset] if seeds is None else seeds
         built = reports.build(key, preset, count, out, papers.resolve_device(device), extra[key], timeout)
@@ -160,13 +165,14 @@ def publish(
     keys: Papers = None,
     preset: Preset = "laptop",
     weights: Annotated[bool, typer.Option("--weights", help="Take the runs' weights along.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Although some runs of the preset are missing.")] = False,
     out: Out = LATEST,
 ) -> None:
     """Promote finished runs, figures and HTML from reports/latest to reports/published."""
     from replications import reports
 
     for key in _chosen(keys):
-        written = reports.publish(key, preset, out, weights=weights)
+        written = reports.publish(key, preset, out, weights=weights, partial=partial)
         size = sum(path.stat().st_size for path in written)
         print(f"{key}: {len(written)} files, {size / 1e6:.1f} MB, in {_shown(PUBLISHED)}")
 
@@ -224,7 +230,7 @@ def bench(
                 print(f"ratio {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}){asked}{agreement}")
         else:
             print(f"{part}: milliseconds a training step (medians); ratios to the bare matrix products, quartiles")
-            print(pd.DataFrame(rows).set_index("n_latent").T.to_string())
+            print(pd.DataFrame(rows).set_index("case").T.to_string())
 
 
 @data_app.command(name="list")

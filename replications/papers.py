@@ -156,8 +156,13 @@ def open_store(root: Path) -> Store:
 
 
 def load_or_run(key: str, preset: str, seeds: int, root: str | Path = "", device: str = "auto") -> Results:
-    """For notebooks: the results of a plan; runs that are missing are computed first, with progress shown."""
+    """For notebooks: the results of a plan; runs that are missing are computed first, with progress shown.
+
+    Not with device "none": then what is there is shown, and nothing is computed.
+    """
     folder = Path(root) if root else LATEST
+    if device == "none":
+        return read(key, preset, seeds, folder)
     reports = compute_missing(plan(key, preset, seeds), Store(folder), Options(resolve_device(device)), workers=1)
     for report in reports:
         if report.ending == "crashed":
@@ -166,8 +171,11 @@ def load_or_run(key: str, preset: str, seeds: int, root: str | Path = "", device
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is an accelerator where there is one. Raises UserError for a device that is not there."""
+    """`auto` is an accelerator where there is one, `none` no device. Raises UserError for one that is not there."""
     import torch
+
+    if device == "none":
+        return device
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

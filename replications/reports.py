@@ -99,7 +99,7 @@ def _summary(results: Results, ok: bool) -> dict[str, Any]:
     finished = results.finished()
     devices = sorted({o.record["provenance"]["device"] for o in finished})
     hours = sum(o.provenance["wall_seconds"] for o in finished) / 3600
-    diverged = len(results.failed())
+    diverged, missing = len(results.failed()), sum(outcome is None for _, outcome in results.outcomes)
     detail = (
         f"{len(finished)} runs on {' and '.join(devices) or 'no device'}, {hours * 60:.1f} minutes of compute in all"
     )
@@ -110,7 +110,7 @@ def _summary(results: Results, ok: bool) -> dict[str, Any]:
         "preset": results.preset,
         "verdicts": counts(results.verdicts()),
         "state": "failed" if not ok else "numbers mean nothing" if results.preset == "smoke" else "ok",
-        "detail": detail + (f"; {diverged} diverged" if diverged else ""),
+        "detail": detail + (f"; {diverged} diverged" if diverged else "") + (f"; {missing} not run" if missing else ""),
     }
 
 
@@ -127,12 +127,14 @@ def write_index(root: Path) -> Path:
     return root / "index.html"
 
 
-def publish(key: str, preset: str, root: Path, *, weights: bool, target: Path = PUBLISHED) -> list[Path]:
+def publish(
+    key: str, preset: str, root: Path, *, weights: bool, partial: bool = False, target: Path = PUBLISHED
+) -> list[Path]:
     """Promote a report, its figures and its finished runs from `root` to `target`. Returns the files written.
 
     Figures that show images of a data set are left out, in the pages too. Weights stay behind unless asked for: their
     digest is kept in SHA256SUMS, and the run makes them again bit for bit.
-    Raises UserError if the report is missing, failed, or not of finished runs.
+    Raises UserError if the report is missing, failed, or, unless `partial`, not of all planned runs.
     """
     source = root / preset
     summary_path = source / f"{key}.report.json"
@@ -144,8 +146,11 @@ def publish(key: str, preset: str, root: Path, *, weights: bool, target: Path = 
         raise UserError(f"The {preset} report of {key} failed and is not published: mend it and report again.")
     results = papers.read(key, preset, None, root)
     missing = [run.name for run, outcome in results.outcomes if outcome is None]
-    if missing:
-        raise UserError(f"{len(missing)} runs of {key} {preset} are not computed (the first: {missing[0]}).")
+    if missing and not partial:
+        raise UserError(
+            f"{len(missing)} runs of {key} {preset} are not computed (the first: {missing[0]}): `regen run` computes"
+            " them; with --partial what is there is published."
+        )
     figures = source / "figures"
     withheld = [e for e in read_exhibits(figures) if e["shows_data"] and e["identifier"].startswith(f"{key}/")]
     executed = _without_data(source / f"{key}.ipynb", target / preset / f"{key}.ipynb", withheld)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.checks import require_count
+from lib.models.maxout import largest_piece
 
 
 class BatchedLinear(nn.Module):
@@ -41,7 +42,7 @@ class BatchedMaxout(nn.Module):
         self.linear = BatchedLinear(n_models, n_in, units * pieces, generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(-1, (self.units, self.pieces)).amax(-1)
+        return largest_piece(self.linear(x).unflatten(-1, (self.pieces, self.units)))
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:

@@ -101,11 +101,18 @@ def runs_table(outcomes: Sequence[tuple[Run, Finished | Failed | None]]) -> pd.D
                 "seed": str(run.seed),
                 "state": _state(outcome),
                 "step size": f"{facts['learning_rate']:g}" if "learning_rate" in facts else "–",
-                "parameters": f"{facts['parameters']:,}" if "parameters" in facts else "–",
+                "parameters": _count(facts.get("parameters")),
                 "fingerprint": run.fingerprint[:12],
             }
         )
     return pd.DataFrame(rows)
+
+
+def _count(parameters: int | Mapping[str, int] | None) -> str:
+    """Parameters of one network, or of several by name: summed."""
+    if parameters is None:
+        return "–"
+    return f"{sum(parameters.values()) if isinstance(parameters, Mapping) else parameters:,}"
 
 
 def _state(outcome: Finished | Failed | None) -> str:

@@ -127,7 +127,7 @@ class SensitivityConfig:
 class FigureOneConfig:
     """The cartoon of figure 1 as a real experiment in one dimension.
 
-    NOTE gan2014-N32: the recipe was chosen by a pilot, before any score here was defined as it is judged.
+    NOTE gan2014-N32: a pilot that looked at the scores chose the recipe; the note says what was changed, and why.
     """
 
     n_steps: int  # ours: alternating steps, those before moment (a) included

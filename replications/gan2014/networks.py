@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from lib.models.maxout import largest_piece
 from lib.training.randomness import Streams
 from replications.gan2014.config import GanConfig
 
@@ -30,6 +31,7 @@ class Generator(nn.Module):
         self.first = nn.Linear(config.n_latent, width)
         self.second = nn.Linear(width, width)
         if config.architecture == "conv":
+            # NOTE gan2014-N7: the range of its first weights is not in our copy of the file; that of the hidden layers.
             self.output: nn.Module = nn.ConvTranspose2d(MAPS, image[0], 5, stride=3, bias=False)  # 10 -> 32
             self.output_bias = nn.Parameter(torch.zeros(tuple(image)))  # untied: one for each pixel
         else:
@@ -64,7 +66,7 @@ class MaxoutDiscriminator(nn.Module):
         return self.output(h * second).squeeze(1)
 
     def _maxout(self, pieces: Tensor) -> Tensor:
-        return pieces.unflatten(1, (self.pieces, self.units)).amax(1)  # pieces outermost: the maximum is vectorised
+        return largest_piece(pieces.unflatten(1, (self.pieces, self.units)))
 
 
 class ConvolutionalDiscriminator(nn.Module):
@@ -88,10 +90,10 @@ class ConvolutionalDiscriminator(nn.Module):
         h = (x * scales[0]).unflatten(1, (3, 32, 32))
         for convolution, (window, stride), scale in zip(self.convolutions, POOLS, scales[1:-1], strict=True):
             h = convolution(h)
-            h = h.unflatten(1, (CHANNEL_PIECES, -1)).amax(1)
+            h = largest_piece(h.unflatten(1, (CHANNEL_PIECES, -1)).flatten(2)).view(len(h), -1, *h.shape[2:])
             h = max_pool(h, window, stride)
             h = (h.flatten(1) * scale).view_as(h)
-        h = self.dense(h.flatten(1)).unflatten(1, (self.pieces, self.units)).amax(1)
+        h = largest_piece(self.dense(h.flatten(1)).unflatten(1, (self.pieces, self.units)))
         return self.output(h * scales[-1]).squeeze(1)
 
 

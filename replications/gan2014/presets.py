@@ -23,10 +23,10 @@ from replications.gan2014.config import (
 
 # DEVIATION gan2014-D1: MNIST-5k has 4,000 training images, of which 500 choose the model, and no more.
 # DEVIATION gan2014-D2: a third of the paper's widths, the uniform ranges widened by sqrt(3) so that a layer passes on
-# as much variance as the paper's; and 5,600 updates, where 250 epochs of MNIST are 125,000. On two cores a full-width
+# as much variance as the paper's; and 3,150 updates, where 250 epochs of MNIST are 125,000. On two cores a full-width
 # step takes five times as long.
 LAPTOP_GAN: Mapping[str, Any] = {
-    "data": "mnist-5k", "n_train": 3500, "n_validation": 500, "n_epochs": 160, "epochs_between_choices": 20,
+    "data": "mnist-5k", "n_train": 3500, "n_validation": 500, "n_epochs": 90, "epochs_between_choices": 15,
     "generator_hidden": 400, "maxout_units": 80,
     "generator_init": 0.0866, "generator_output_init": 0.0866, "discriminator_init": 0.00866,
 }  # fmt: skip
@@ -70,21 +70,22 @@ def _presets() -> Mapping[str, Mapping[str, Config]]:
                    **{**LAPTOP_TOY, "n_models": 2, "generator_hidden": 8, "maxout_units": 8, "n_samples": 100}),
             **sensitivity(20, [8], [1], n_models=2, n_samples=100),
             **push_forward(n_steps=10, n_models=2, n_samples=2000),
-            "figure-1": FigureOneConfig(n_steps=10, n_models=2, n_first=4, n_inner=4, n_moves=2),
+            "figure-1": FigureOneConfig(n_steps=20, n_models=2, n_first=10, n_inner=10, n_moves=2, hidden=(8,),
+                                        steps_between_rows=10),
             "helvetica": HelveticaConfig(n_steps=50, n_frozen_steps=50, n_models=3, width=16, n_samples=500),
             "theory": TheoryConfig(n_monte_carlo=20_000, n_logistic=2_000, n_lbfgs=30, n_segments=100),
             "baselines": BaselinesConfig("mnist-5k", n_train=300, n_validation=100, n_samples=300, n_quality=100,
                                          n_clusters=20, n_factors=5, n_ais_images=2),
         },
         "laptop": {
-            **digits((16, 150, 4), LAPTOP_GAN),
-            "dcgan": DcganConfig("mnist-5k", n_steps=1_500, n_filters=16, batch=32, learning_rate=5e-4),
-            **toys(3_000, **LAPTOP_TOY),
+            **digits((8, 150, 4), LAPTOP_GAN),
+            "dcgan": DcganConfig("mnist-5k", n_steps=1_300, n_filters=16, batch=32, learning_rate=5e-4),
+            **toys(2_500, variants=("minimax", "nonsaturating", "pac2"), **LAPTOP_TOY),
             **sensitivity(1_500, [64, 16], [3, 1]),
-            **push_forward(n_steps=1500),
-            "figure-1": FigureOneConfig(n_steps=1500),
+            **push_forward(n_steps=1400),
+            "figure-1": FigureOneConfig(n_steps=2200),
             "helvetica": HelveticaConfig(n_steps=1000, n_frozen_steps=1000),
-            "baselines": BaselinesConfig("mnist-5k", n_train=3500, n_validation=500, n_ais_images=16),
+            "baselines": BaselinesConfig("mnist-5k", n_train=3500, n_validation=500, n_ais_images=8),
             "theory": TheoryConfig(),
         },
         "paper": {

@@ -15,7 +15,7 @@ from lib.datasets.mixtures import GaussianMixture, grid, ring
 from lib.execution.workspace import Outcome, Workspace
 from lib.losses.adversarial import discriminator_loss, minimax_loss, nonsaturating_loss
 from lib.metrics import mode_coverage
-from lib.models.batched import BatchedLinear
+from lib.models.batched import BatchedLinear, BatchedMaxout
 from lib.results import Score, mean_score
 from lib.training.randomness import Streams, generator
 from replications.gan2014.config import ToyConfig
@@ -40,36 +40,6 @@ class BatchedBatchNorm(nn.Module):
         y = x.transpose(0, 1).reshape(n_batch, -1)  # (B, R n): each unit of each model is a channel of its own
         y = F.batch_norm(y, None, None, self.scale, self.shift, training=True)
         return y.view(n_batch, n_models, -1).transpose(0, 1)
-
-
-class LargestPiece(torch.autograd.Function):
-    """Maximum over dimension -2: (..., k, n) -> (..., n). Autograd's own maximum would be most of a step on a CPU.
-
-    The gradient goes to the largest piece, whole to each of them where several are equal to the last bit.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        largest = x.amax(-2)
-        ctx.save_for_backward(torch.eq(x, largest.unsqueeze(-2), out=torch.empty_like(x)))
-        return largest
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (is_largest,) = ctx.saved_tensors
-        return gradient.unsqueeze(-2) * is_largest
-
-
-class Maxout(nn.Module):
-    """lib.models.batched.BatchedMaxout with the pieces outside the units, where the maximum runs over whole rows."""
-
-    def __init__(self, n_models: int, n_in: int, units: int, pieces: int, rng: torch.Generator) -> None:
-        super().__init__()
-        self.linear, self.shape = BatchedLinear(n_models, n_in, pieces * units, rng), (pieces, units)
-
-    def forward(self, x: Tensor) -> Tensor:
-        largest: Tensor = LargestPiece.apply(self.linear(x).unflatten(-1, self.shape))  # type: ignore[no-untyped-call]
-        return largest
 
 
 class ToyGenerator(nn.Module):
@@ -98,7 +68,7 @@ class PackedDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         widths = [2 * n_pack] + n_layers * [units]
-        hidden = [Maxout(n_models, n_in, units, pieces, rng) for n_in in widths[:-1]]
+        hidden = [BatchedMaxout(n_models, n_in, units, pieces, rng) for n_in in widths[:-1]]
         self.n_pack, self.layers = n_pack, nn.Sequential(*hidden, BatchedLinear(n_models, widths[-1], 1, rng))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ def dropout_masks(uniform: Tensor, widths: tuple[int, ...], config: GanConfig) -
     """For each pass through D, what each layer's input is multiplied by: 0, or 1 / keep with probability keep."""
     keep = uniform.new_full((sum(widths),), config.keep_hidden)
     keep[: widths[0]] = config.keep_input
-    return [mask.split(widths, 1) for mask in (uniform < keep) / keep]
+    kept = torch.lt(uniform, keep, out=torch.empty_like(uniform))  # as numbers at once, not by way of bools
+    return [mask.split(widths, 1) for mask in kept.div_(keep)]
 
 
 def _gradients(loss: Tensor, network: nn.Module, keep: bool = False) -> tuple[Tensor, ...]:
@@ -148,7 +149,7 @@ def train(config: GanConfig, splits: Splits, image: tuple[int, ...], workspace: 
     """config.n_epochs of training; goes on from the workspace's checkpoint. splits: rows of pixels, on the device."""
     streams = workspace.streams
     nets = build(config, image, splits.train.mean(0) if config.bounded else None, streams)
-    chosen, optimizers = copy.deepcopy(nets.generator), _optimizers(nets)
+    chosen, optimizers = copy.deepcopy(nets.generator), optimizers_of(nets)
     minibatches = Minibatches(splits.train, sum(nets.discriminator.mask_widths), config, streams)
     steps_an_epoch = len(splits.train) // config.batch
     n_steps, interval = config.n_epochs * steps_an_epoch, config.epochs_between_choices * steps_an_epoch
@@ -182,7 +183,7 @@ def _step_of(nets: Nets, optimizers: Optimizers, config: GanConfig) -> Callable[
     raise ValueError(f"update is {config.update!r}: it is 'simultaneous' or 'alternating'")
 
 
-def _optimizers(nets: Nets) -> Optimizers:
+def optimizers_of(nets: Nets) -> Optimizers:
     """SGD whose momentum buffers are there from the start, at zero, so that a checkpoint can be put back into them."""
     optimizers = Optimizers(*(_sgd(net) for net in nets))
     for net, optimizer in zip(nets, optimizers, strict=True):

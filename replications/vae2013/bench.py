@@ -1,7 +1,6 @@
 """The AEVB training step beside its floor (its bare matrix products) and beside the plain textbook loop."""
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +10,14 @@ from torch.nn import functional as F
 
 from lib import datasets
 from lib.execution.execute import deterministic
+from lib.timing import ratio_quartiles, take_turns
 from lib.training.provenance import device_name
 from lib.training.randomness import Streams
 from replications.vae2013.config import PRESETS, AevbConfig
 from replications.vae2013.networks import adagrad, build
 from replications.vae2013.train import Minibatches, aevb_step
 
-ROUNDS, REPEATS, WARM_UP = 40, 5, 3
+ROUNDS = 40
 
 
 def measure(latents: tuple[int, ...] = (3, 20, 200), rounds: int = ROUNDS) -> list[dict[str, Any]]:
@@ -31,29 +31,19 @@ def measure(latents: tuple[int, ...] = (3, 20, 200), rounds: int = ROUNDS) -> li
 
 def _measure(config: Any, rounds: int) -> dict[str, Any]:
     contenders = _contenders(config)
-    times = _take_turns(contenders, rounds)
+    times = take_turns(contenders, rounds)
     ms = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
-    row: dict[str, Any] = {"n_latent": config.n_latent, "device": device_name(torch.device("cpu")), "threads": 1}
+    row: dict[str, Any] = {
+        "case": f"{config.n_latent} latents",
+        "device": device_name(torch.device("cpu")),
+        "threads": 1,
+    }
     row |= {f"{name} ms": round(value, 3) for name, value in ms.items()}
     for name in ("step", "textbook"):
-        ratios = [a / b for a, b in zip(times[name], times["floor"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        row[f"{name} / floor"] = [round(low, 2), round(middle, 2), round(high, 2)]
+        row[f"{name} / floor"] = ratio_quartiles(times[name], times["floor"])
     row["images/s"] = round(config.batch / ms["step"] * 1e3)
     row["floor GFLOP/s"] = round(_products_flop(config) / ms["floor"] / 1e6, 1)
     return row
-
-
-def _take_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(WARM_UP + rounds):
-        for name, run in contenders.items():
-            began = time.perf_counter()
-            for _ in range(REPEATS):
-                run()
-            if turn >= WARM_UP:
-                times[name].append((time.perf_counter() - began) / REPEATS)
-    return times
 
 
 def _contenders(config: AevbConfig) -> dict[str, Callable[[], object]]:

@@ -33,7 +33,7 @@ def test_maxout_takes_the_largest_of_its_pieces(generator):
     flat = layer.linear(x)
     assert layer(x).shape == (2, 6, 4)
     for unit in range(4):
-        expected = torch.stack([flat[..., 5 * unit + piece] for piece in range(5)]).max(0).values
+        expected = torch.stack([flat[..., 4 * piece + unit] for piece in range(5)]).max(0).values
         torch.testing.assert_close(layer(x)[..., unit], expected)
 
 

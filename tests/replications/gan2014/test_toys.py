@@ -16,7 +16,6 @@ from replications.gan2014.config import ToyConfig
 from replications.gan2014.toys import (
     MIXTURES,
     BatchedBatchNorm,
-    Maxout,
     PackedDiscriminator,
     adam,
     build,
@@ -51,14 +50,14 @@ def alone(config, networks, r):
     class MaxOf(nn.Module):
         def __init__(self, layer):
             super().__init__()
-            self.linear, self.shape = linear(layer.linear), layer.shape
+            self.linear, self.shape = linear(layer.linear), (layer.pieces, layer.units)
 
         def forward(self, x):
             return self.linear(x).unflatten(-1, self.shape).max(-2).values
 
     def copied(layer):
         match layer:
-            case Maxout():
+            case BatchedMaxout():
                 return MaxOf(layer)
             case BatchedBatchNorm():
                 return nn.BatchNorm1d(config.generator_hidden, track_running_stats=False)  # both start as the identity
@@ -86,20 +85,6 @@ def test_a_model_in_a_batch_gets_the_gradient_it_gets_alone(loss):
             for gradient, parameter in zip(expected, batched.parameters(), strict=True):
                 got = parameter.grad.reshape(3, -1)[r].view(gradient.shape if gradient.ndim < 2 else gradient.T.shape)
                 torch.testing.assert_close(got, gradient if gradient.ndim < 2 else gradient.T, rtol=1e-4, atol=1e-7)
-
-
-def test_maxout_is_the_librarys_with_its_pieces_in_another_order():
-    ours, theirs = Maxout(2, 3, 4, 5, seeded()), BatchedMaxout(2, 3, 4, 5, seeded())
-    x = torch.randn(2, 7, 3, generator=seeded(1))
-    with torch.no_grad():
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            b.copy_(a.unflatten(-1, (5, 4)).transpose(-1, -2).flatten(-2))
-    a, b = ours(x), theirs(x)
-    torch.testing.assert_close(a, b)
-    a.square().sum().backward()
-    b.square().sum().backward()
-    gradient = ours.linear.weight.grad.unflatten(-1, (5, 4)).transpose(-1, -2).flatten(-2)
-    torch.testing.assert_close(gradient, theirs.linear.weight.grad)
 
 
 def test_a_pack_is_consecutive_points_and_order_within_it_counts():

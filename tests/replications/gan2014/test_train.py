@@ -16,10 +16,10 @@ from replications.gan2014.splits import Splits
 from replications.gan2014.train import (
     Minibatches,
     Noise,
-    _optimizers,
     alternating_step,
     draw_noise,
     dropout_masks,
+    optimizers_of,
     schedule_,
     simultaneous_step,
     train,
@@ -51,7 +51,7 @@ def rows():
 def start(rows: Splits, a_config: GanConfig):
     nets = build(a_config, IMAGE, rows.train.mean(0), Streams(0))
     minibatches = Minibatches(rows.train, sum(nets.discriminator.mask_widths), a_config, Streams(0))
-    optimizers = _optimizers(nets)
+    optimizers = optimizers_of(nets)
     schedule_(optimizers, a_config, 0, 5)
     return nets, optimizers, minibatches
 
