@@ -170,7 +170,7 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
         pair = f"{high_name} - {low_name} = {high.mean - low.mean:.3g}"
         for name, reading in ((low_name, low), (high_name, high)):
             if len(reading.values) == 1 and _planned(name, outcomes) > 1:
-                raise NotRun(f"one run of {name.rsplit('.', 1)[0]} is left, which has no spread")
+                raise NotRun(f"one run of {name.split('.', 1)[0]} is left, which has no spread")
         p = _p_greater(high, low, margin)
         if math.isnan(p):
             raise NotRun("an order needs at least two seeds, for with one there is no spread")
@@ -220,9 +220,15 @@ def _judge_trend(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
 
 
 def read_score(name: str, outcomes: Outcomes) -> Reading:
-    """`experiment.score` over all finished seeds. Raises NotRun if a planned run is missing or none finished."""
-    experiment, score = name.rsplit(".", 1)
-    scores = [outcome.scores[score] for outcome in _finished(experiment, outcomes)]
+    """`experiment.score` over all finished seeds; the first dot divides the two.
+
+    Raises NotRun if a planned run is missing, none finished, or one has no such score.
+    """
+    experiment, score = name.split(".", 1)
+    finished = _finished(experiment, outcomes)
+    scores = [outcome.scores[score] for outcome in finished if score in outcome.scores]
+    if len(scores) < len(finished):
+        raise NotRun(f"{len(finished) - len(scores)} of the runs of {experiment} have no score {score}")
     batched = len(scores) == 1 and scores[0].protocol.get("averaged_over") == "models"
     models = scores[0].n if batched else 0
     return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit, models)
@@ -240,12 +246,12 @@ def _finished(experiment: str, outcomes: Outcomes) -> list[Finished]:
 
 
 def _planned(name: str, outcomes: Outcomes) -> int:
-    return sum(run.experiment == name.rsplit(".", 1)[0] for run, _ in outcomes)
+    return sum(run.experiment == name.split(".", 1)[0] for run, _ in outcomes)
 
 
 def _experiments(test: Mapping[str, Any]) -> set[str]:
     names = test.get("increasing") or [test.get("score") or f"{test['experiment']}.{test['column']}"]
-    return {name.rsplit(".", 1)[0] for name in names}
+    return {name.split(".", 1)[0] for name in names}
 
 
 def _word(holds: bool) -> Word:

@@ -120,6 +120,18 @@ def training_curves(results: Results) -> Figure:
     return figure
 
 
+def updates_table(results: Results) -> pd.DataFrame:
+    """Validation Parzen at the last epoch of the shorter training, for both kinds of update and every seed."""
+    found = {name: results.finished(name) for name in UPDATES if results.finished(name)}
+    epoch = min(runs[0].run.config.n_epochs for runs in found.values())
+    rows = []
+    for name, runs in found.items():
+        at = [row["parzen_validation"] for o in runs for row in o.history() if row["epoch"] == epoch]
+        rows.append({"updates": UPDATES[name], "epoch": str(epoch),
+                     "validation Parzen, a value a seed": ", ".join(number(value, 1) for value in at)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def gradient_figure(results: Results) -> Figure:
     """Both generator gradients at the same points of the first steps, and D's mean output there."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.3), layout="constrained")

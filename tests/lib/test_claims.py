@@ -362,7 +362,7 @@ class TestPapers:
             names = test.get("increasing") or [test.get("score") or f"{test['experiment']}.{test['column']}"]
             for preset in tested["presets"]:
                 planned = {run.experiment for run in papers.plan(key, preset)}
-                assert {name.rsplit(".", 1)[0] for name in names} <= planned, tested["id"]
+                assert {name.split(".", 1)[0] for name in names} <= planned, tested["id"]
 
     @pytest.mark.parametrize("key", papers.known())
     def test_nothing_is_judged_without_runs(self, key: str) -> None:

@@ -62,3 +62,16 @@ def test_one_run_that_averages_images_is_still_one_seed():
     got = verdict({"increasing": ["a.level", "b.level"], "margin": 0}, plain, alone)
     assert got.verdict == "not run"
     assert "at least two seeds" in got.why
+
+
+def test_the_first_dot_ends_the_experiments_name():
+    run, finished = batched("a", LOW)
+    scores = {"failed_lr0.001": finished.scores["level"], "failed_lr0.01": batched("a", HIGH)[1].scores["level"]}
+    test = {"increasing": ["a.failed_lr0.001", "a.failed_lr0.01"], "margin": 0}
+    assert verdict(test, (run, finished._replace(scores=scores))).verdict == "replicated"
+
+
+def test_a_score_that_a_finished_run_does_not_have_is_said_and_not_a_crash():
+    got = verdict({"increasing": ["a.level", "a.fid"], "margin": 0}, batched("a", LOW))
+    assert got.verdict == "not run"
+    assert "1 of the runs of a have no score fid" in got.why

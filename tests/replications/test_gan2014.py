@@ -59,7 +59,7 @@ def test_every_claim_that_is_judged_names_scores_of_planned_experiments():
         for preset in claim.get("presets", []):
             test = claim["test"]
             names = test.get("increasing") or [test["score"]]
-            assert {name.rsplit(".", 1)[0] for name in names} <= PRESETS[preset].keys(), claim["id"]
+            assert {name.split(".", 1)[0] for name in names} <= PRESETS[preset].keys(), claim["id"]
 
 
 def test_deviations_and_notes_in_the_code_are_those_listed():
