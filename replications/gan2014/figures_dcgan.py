@@ -133,7 +133,7 @@ def stacked_caption(results: Results) -> str:
     """How the counts were made, from the runs; or that the preset has none."""
     runs = [o for experiment in STACKED for o in results.finished(experiment)]
     if not runs:
-        return "Stacked MNIST: what was reported. This preset has no runs of it; the paper preset has."
+        return "Stacked MNIST: what was reported. No run of it is finished at this preset."
     config, made_by = runs[0].run.config, runs[0].scores["modes"].protocol
     return (
         f"Stacked MNIST: classes that {made_by['classifier']} finds among {made_by['samples']:,} images, and the "
