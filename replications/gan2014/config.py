@@ -21,12 +21,14 @@ class GanConfig:
     update: str = "simultaneous"  # the authors' code; "alternating" is Algorithm 1, NOTE gan2014-N1
     noise: str = "uniform"  # mnist.yaml; CIFAR-10 has "gaussian" by the class's default, NOTE gan2014-N2
     n_latent: int = 100  # mnist.yaml
-    generator_hidden: int = 1200  # mnist.yaml, two layers; 8,000 for CIFAR-10
-    generator_init: float = 0.05  # mnist.yaml: U(-.05, .05)
-    generator_output_init: float = 0.05  # mnist.yaml; .5 in cifar10_fully_connected.yaml
-    maxout_units: int = 240  # mnist.yaml, two layers; 1,600 for CIFAR-10
+    generator_hidden: int = 1200  # mnist.yaml, two layers; 8,000 for CIFAR-10; DEVIATION gan2014-D2 at laptop
+    generator_init: float = 0.05  # mnist.yaml: U(-.05, .05); DEVIATION gan2014-D2 at laptop
+    generator_output_init: float = (
+        0.05  # mnist.yaml; .5 in cifar10_fully_connected.yaml; DEVIATION gan2014-D2 at laptop
+    )
+    maxout_units: int = 240  # mnist.yaml, two layers; 1,600 for CIFAR-10; DEVIATION gan2014-D2 at laptop
     maxout_pieces: int = 5  # mnist.yaml
-    discriminator_init: float = 0.005  # mnist.yaml: U(-.005, .005)
+    discriminator_init: float = 0.005  # mnist.yaml: U(-.005, .005); DEVIATION gan2014-D2 at laptop
     keep_input: float = 0.8  # mnist.yaml
     keep_hidden: float = 0.5  # mnist.yaml
     batch: int = 100  # mnist.yaml

@@ -73,6 +73,21 @@ def figure_2(results: Results) -> Figure:
     return figure
 
 
+def sample_sheets(results: Results) -> Figure:
+    """The first samples of every model of the paper, a row a model and a column a seed, as the runs wrote them."""
+    found = {name: runs for name in [*UPDATES, *MODELS] if (runs := results.finished(name))}
+    columns = max(map(len, found.values()))
+    figure, axes = plt.subplots(len(found), columns, figsize=(2.7 * columns, 2.9 * len(found)), squeeze=False,
+                                layout="constrained")  # fmt: skip
+    for row, (name, runs) in zip(axes, found.items(), strict=True):
+        for axis in row:
+            axis.axis("off")
+        for axis, outcome in zip(row, runs, strict=False):
+            axis.imshow(plt.imread(outcome.folder / "samples.png"), cmap="gray", vmin=0, vmax=1)
+            axis.set_title(f"{name}, seed {outcome.run.seed}", fontsize="small")
+    return figure
+
+
 def figure_3(outcome: Finished, n_lines: int = 4, n_points: int = 11) -> Figure:
     """Straight lines in z, one a row, and under each the distance of its images to the nearest training image."""
     data, config = datasets.load(outcome.run.config.data), outcome.run.config
