@@ -9,6 +9,17 @@ from lib import datasets
 from lib.execution.runs import Run
 from lib.execution.workspace import Outcome, Workspace
 from lib.training.randomness import Streams
+from replications.gan2014 import (
+    dcgan,
+    evaluate,
+    figure_one,
+    helvetica,
+    push_forward,
+    sensitivity,
+    stacked,
+    toys,
+    train,
+)
 from replications.gan2014.baselines import compute_baselines
 from replications.gan2014.closed_forms import theory
 from replications.gan2014.config import (
@@ -23,17 +34,8 @@ from replications.gan2014.config import (
     TheoryConfig,
     ToyConfig,
 )
-from replications.gan2014.dcgan import dcgan
-from replications.gan2014.evaluate import evaluate, rows_for, sample_sheet
-from replications.gan2014.figure_one import figure_one
-from replications.gan2014.helvetica import helvetica
 from replications.gan2014.networks import n_parameters
 from replications.gan2014.presets import PRESETS, plan
-from replications.gan2014.push_forward import push_forward
-from replications.gan2014.sensitivity import sensitivity
-from replications.gan2014.stacked import stacked
-from replications.gan2014.toys import toys
-from replications.gan2014.train import train
 
 __all__ = ["PRESETS", "compute", "plan"]
 
@@ -45,19 +47,19 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
         case GanConfig():
             return _gan(config, workspace)
         case DcganConfig():
-            return dcgan(config, workspace)
+            return dcgan.dcgan(config, workspace)
         case StackedConfig():
-            return stacked(config, workspace)
+            return stacked.stacked(config, workspace)
         case ToyConfig():
-            return toys(config, workspace)
+            return toys.toys(config, workspace)
         case SensitivityConfig():
-            return sensitivity(config, workspace)
+            return sensitivity.sensitivity(config, workspace)
         case FigureOneConfig():
-            return figure_one(config, workspace)
+            return figure_one.figure_one(config, workspace)
         case PushForwardConfig():
-            return push_forward(config, workspace)
+            return push_forward.push_forward(config, workspace)
         case HelveticaConfig():
-            return helvetica(config, workspace)
+            return helvetica.helvetica(config, workspace)
         case TheoryConfig():
             return theory(config, Streams(workspace.streams.seed))  # small and in float64: on the CPU always
         case BaselinesConfig():
@@ -68,12 +70,12 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
 
 def _gan(config: GanConfig, workspace: Workspace) -> Outcome:
     data = datasets.load(config.data)
-    rows = rows_for(config, data, workspace.device)
-    training = train(config, rows, tuple(data.images.shape[1:]), workspace)
-    scores, facts = evaluate(training, rows, data, config, workspace.streams)
+    rows = evaluate.rows_for(config, data, workspace.device)
+    training = train.train(config, rows, tuple(data.images.shape[1:]), workspace)
+    scores, facts = evaluate.evaluate(training, rows, data, config, workspace.streams)
     parameters = {name: n_parameters(net) for name, net in training.nets._asdict().items()}
     told: dict[str, Any] = {"parameters": parameters, "chosen_epoch": training.chosen_epoch}
     # A generator for CIFAR-10 has up to 358 MB of weights: figures cut its samples from the sheet.
     weights = training.chosen.state_dict() if config.bounded else {}
-    sheet = sample_sheet(training, data, config, workspace.streams)
+    sheet = evaluate.sample_sheet(training, data, config, workspace.streams)
     return Outcome(scores, training.history, weights, sheet, facts | told | {"gradients": training.gradients})
