@@ -111,12 +111,8 @@ class Minibatches:
     """Images and noise of step t, a function of (seed, t) alone."""
 
     def __init__(self, rows: Tensor, n_masked: int, config: GanConfig, streams: Streams) -> None:
-        self.rows, self.n_masked, self.config, self.streams = (
-            rows,
-            n_masked,
-            config,
-            streams,
-        )  # rows: (N, D), on the device
+        self.rows, self.n_masked = rows, n_masked  # rows: (N, D), on the device
+        self.config, self.streams = config, streams
         self.order = MinibatchOrder(streams.seed, len(rows), config.batch, streams.device)
 
     def images(self, step: int) -> Tensor:

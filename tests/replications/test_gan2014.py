@@ -1,11 +1,9 @@
 """The plan of gan2014, that its paper folder and claims agree, and that reports live with what has not been run."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lib.claims import load_claims
 from replications import papers
@@ -97,7 +95,3 @@ def test_a_report_of_what_was_run_so_far_computes_nothing(tmp_path, monkeypatch)
     assert all(outcome is None for _, outcome in results.outcomes)
     words = {verdict.verdict for verdict in results.verdicts()}
     assert words == {"not run", "not comparable"}
-
-
-def test_the_claims_file_survives_json():
-    assert json.loads(json.dumps(yaml.safe_load((FOLDER / "claims.yaml").read_text()), default=str))
