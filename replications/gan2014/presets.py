@@ -23,8 +23,8 @@ from replications.gan2014.config import (
 
 # DEVIATION gan2014-D1: MNIST-5k has 4,000 training images, of which 500 choose the model, and no more.
 # DEVIATION gan2014-D2: narrower networks, the uniform ranges of the first weights widened so that a layer passes on as
-# much variance as the paper's; a discriminator narrower still, for one of 80 units left the generator behind in half of
-# the pilots; 7,700 updates, where 250 epochs of MNIST are 125,000.
+# much variance as the paper's; a discriminator narrower still, for one of 80 units left the generator behind in 8 of
+# 13 pilots; 7,700 updates, where 250 epochs of MNIST are 125,000.
 LAPTOP_GAN: Mapping[str, Any] = {
     "data": "mnist-5k", "n_train": 3500, "n_validation": 500, "n_epochs": 220, "epochs_between_choices": 20,
     "generator_hidden": 400, "maxout_units": 40,
