@@ -66,6 +66,33 @@ def mode_coverage(samples: Tensor, centres: Tensor, sd: float, *, within: float 
     )
 
 
+class CoverageOfModels(NamedTuple):
+    """One number a model, (R,) float64, named as in ModeCoverage; finite: (R,) bool."""
+
+    modes: Tensor
+    high_quality: Tensor
+    reverse_kl: Tensor  # of all samples
+    reverse_kl_high_quality: Tensor  # of those of high quality, nan where there are none
+    finite: Tensor
+
+
+def coverage_of_models(samples: Tensor, centres: Tensor, sd: float) -> CoverageOfModels:
+    """`mode_coverage` of each model's samples (R, N, D), N points a model; centres (K, D), on any device.
+
+    A model whose samples are not all finite has no modes, no quality, and the largest reverse KL there is, log K.
+    """
+    samples, centres = samples.cpu(), centres.cpu()
+    finite, rows = samples.isfinite().flatten(1).all(1), []
+    for points, usable in zip(samples, finite.tolist(), strict=True):
+        if usable:
+            found = mode_coverage(points, centres, sd)
+            rows.append((found.captured, found.high_quality, found.kl_nats, found.kl_high_quality_nats))
+        else:
+            rows.append((0, 0.0, math.log(len(centres)), math.nan))
+    modes, quality, kl, kl_of_best = torch.tensor(rows, dtype=torch.float64).T
+    return CoverageOfModels(modes, quality, kl, kl_of_best, finite)
+
+
 def class_coverage(labels: Tensor, n_classes: int, weights: Tensor | None = None) -> ClassCoverage:
     """Distinct classes among the labels, and KL(histogram of the labels || classes of the data) in nats.
 

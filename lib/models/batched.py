@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lib.checks import require_count
 from lib.models.maxout import largest_piece
@@ -43,6 +44,23 @@ class BatchedMaxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return largest_piece(self.linear(x).unflatten(-1, (self.pieces, self.units)))
+
+
+class BatchedBatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) of each model over its own batch: (R, B, n) -> (R, B, n).
+
+    Always by the statistics of the batch at hand: there are no running averages.
+    """
+
+    def __init__(self, n_models: int, n: int) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(n_models * n)), nn.Parameter(torch.zeros(n_models * n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n_models, n_batch, _ = x.shape
+        y = x.transpose(0, 1).reshape(n_batch, -1)  # (B, R n): each unit of each model is a channel of its own
+        y = F.batch_norm(y, None, None, self.scale, self.shift, training=True)
+        return y.view(n_batch, n_models, -1).transpose(0, 1)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:

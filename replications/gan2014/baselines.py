@@ -13,12 +13,12 @@ from torch import Tensor
 from lib.datasets import Dataset
 from lib.likelihood import parzen_score
 from lib.metrics import to_uint8
+from lib.metrics.quality import memorisation, quality
 from lib.models.linear_gaussian import LinearGaussian
 from lib.results import Score, mean_score
 from lib.training.randomness import Streams
 from replications.gan2014.annealed import dequantised
 from replications.gan2014.config import BaselinesConfig
-from replications.gan2014.quality import memorisation, quality
 from replications.gan2014.splits import Splits, reference_images, splits
 
 ANCHORS = ("heldout", "copies")  # of the memorisation check: what it says of unseen images, and of a perfect copier
@@ -29,7 +29,7 @@ def compute_baselines(
 ) -> tuple[dict[str, Score], dict[str, Any]]:
     """Scores named parzen_SOURCE, fid_SOURCE and so on, for real, kmeans, ppca, mean and noise; and facts.
 
-    parzen_*: nats/image, protocol of parzen_ll.py. fid_*, is_*, kid_*, precision_*, recall_*: see quality.image_scores,
+    parzen_*: nats/image, protocol of parzen_ll.py. fid_*, is_*, kid_*, precision_*, recall_*: see lib.metrics.quality,
     as many images as the reference has, n_quality at the most (fewer where a source has no more); left out, with a
     fact, where no extractor fits. exact_ppca*: see there. distance_ratio_*, share_nearer_train_*, nearest_train_*: of
     held-out images and of training copies.

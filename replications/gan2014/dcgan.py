@@ -10,13 +10,13 @@ from lib import datasets
 from lib.execution.workspace import Outcome, Workspace, require_finite
 from lib.losses.adversarial import discriminator_loss, nonsaturating_loss
 from lib.metrics import to_uint8
+from lib.metrics.quality import quality
 from lib.models.dcgan import DcganDiscriminator, DcganGenerator, draw_weights_, pack, to_unit_range
 from lib.reporting.sheets import image_sheet
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.randomness import MinibatchOrder, Streams, generator
 from replications.gan2014.config import DcganConfig, StackedConfig
-from replications.gan2014.quality import quality
 from replications.gan2014.splits import HELD_OUT, reference_images
 
 N_POINTS = 20  # of the training curves

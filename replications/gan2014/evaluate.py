@@ -10,13 +10,13 @@ from lib.checks import to_uint8
 from lib.datasets import Dataset
 from lib.likelihood import parzen_score
 from lib.metrics import nearest_neighbour
+from lib.metrics.quality import memorisation, quality
 from lib.reporting.sheets import image_sheet
 from lib.results import Score, mean_score
 from lib.training.randomness import Streams
 from replications.gan2014.annealed import annealed_scores
 from replications.gan2014.config import GanConfig
 from replications.gan2014.pixels import contrast_normalised, mean_contrast, rendered
-from replications.gan2014.quality import memorisation, quality
 from replications.gan2014.splits import Splits, reference_images, splits
 from replications.gan2014.train import Training, draw_noise, generate
 

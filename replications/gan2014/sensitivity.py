@@ -15,16 +15,15 @@ from torch.nn import Module
 from lib.datasets.mixtures import ring
 from lib.execution.workspace import Outcome, Workspace
 from lib.losses.adversarial import discriminator_loss, nonsaturating_loss
+from lib.metrics.modes import CoverageOfModels, coverage_of_models
 from lib.results import Score, mean_score
 from lib.training.randomness import generator
 from replications.gan2014.config import SensitivityConfig
 from replications.gan2014.toys import (
     N_LATENT,
-    Coverage,
     Networks,
     PackedDiscriminator,
     ToyGenerator,
-    coverage,
     per_model,
     sample,
 )
@@ -102,17 +101,18 @@ def sensitivity(config: SensitivityConfig, workspace: Workspace) -> Outcome:
         descend_(networks.generator, optimizers[0], n_models * nonsaturating_loss(networks.discriminator(fake)))
         state["step"] = step + 1
         workspace.keep(state, config.n_steps, **parts)
-    found = coverage(sample(networks.generator, n_models, config.n_samples, streams.at("evaluation")), mixture)
+    samples = sample(networks.generator, n_models, config.n_samples, streams.at("evaluation"))
+    found = coverage_of_models(samples, mixture.centres, mixture.sd)
     facts = {**per_model(found), "failed": has_failed(found).tolist()}
     return Outcome(cell_scores(found, config), state["history"], {}, facts=facts)
 
 
-def has_failed(found: Coverage) -> Tensor:
+def has_failed(found: CoverageOfModels) -> Tensor:
     """(R,) bool by the rule above; `finite` is in it, for a model that is not finite has no modes."""
     return (found.modes < FEWEST_MODES) | (found.high_quality < LEAST_QUALITY)
 
 
-def cell_scores(found: Coverage, config: SensitivityConfig) -> dict[str, Score]:
+def cell_scores(found: CoverageOfModels, config: SensitivityConfig) -> dict[str, Score]:
     """Share of failed models, modes and quality at each learning rate: failed_lr0.001, modes_lr0.001, ..."""
     columns = {
         "failed": (has_failed(found).double(), "share", False),

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lib.datasets.mixtures import GaussianMixture, grid, ring
 from lib.execution.workspace import Outcome, Workspace
 from lib.losses.adversarial import discriminator_loss, minimax_loss, nonsaturating_loss
-from lib.metrics import mode_coverage
-from lib.models.batched import BatchedLinear, BatchedMaxout
+from lib.metrics.modes import CoverageOfModels, coverage_of_models
+from lib.models.batched import BatchedBatchNorm, BatchedLinear, BatchedMaxout
 from lib.results import Score, mean_score
 from lib.training.randomness import Streams, generator
 from replications.gan2014.config import ToyConfig
@@ -26,24 +25,12 @@ N_LATENT = 2  # Lin 2018: z ~ N(0, I) in the plane
 N_CURVE_POINTS = 10
 
 
-class BatchedBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) of each model over its own batch: (R, B, n) -> (R, B, n)."""
-
-    def __init__(self, n_models: int, n: int) -> None:
-        super().__init__()
-        self.scale, self.shift = nn.Parameter(torch.ones(n_models * n)), nn.Parameter(torch.zeros(n_models * n))
-
-    def forward(self, x: Tensor) -> Tensor:
-        # NOTE gan2014-N40: always the statistics of the batch at hand, that of the evaluated samples included; the
-        # authors' program samples with running averages, and normalises each place of a pack by itself.
-        n_models, n_batch, _ = x.shape
-        y = x.transpose(0, 1).reshape(n_batch, -1)  # (B, R n): each unit of each model is a channel of its own
-        y = F.batch_norm(y, None, None, self.scale, self.shift, training=True)
-        return y.view(n_batch, n_models, -1).transpose(0, 1)
-
-
 class ToyGenerator(nn.Module):
-    """Layers of a linear map, batch normalisation and ReLU, then a linear map into the plane."""
+    """Layers of a linear map, batch normalisation and ReLU, then a linear map into the plane.
+
+    NOTE gan2014-N40: always normalised by the statistics of the batch at hand, that of the evaluated samples included;
+    the authors' program samples with running averages, and normalises each place of a pack by itself.
+    """
 
     def __init__(self, n_models: int, n_layers: int, n_hidden: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -137,33 +124,6 @@ def learning_rate(config: ToyConfig, step: int) -> float:
     return config.learning_rate * (1 - step / config.n_steps if config.rate_falls else 1)
 
 
-class Coverage(NamedTuple):
-    """One number a model, (R,) float64; see lib.metrics.mode_coverage. finite: (R,) bool."""
-
-    modes: Tensor
-    high_quality: Tensor
-    reverse_kl: Tensor  # of all samples
-    reverse_kl_high_quality: Tensor  # of those of high quality, nan where there are none
-    finite: Tensor
-
-
-def coverage(samples: Tensor, mixture: GaussianMixture) -> Coverage:
-    """Modes, quality and reverse KL of each model's samples (R, N, 2), N points a model.
-
-    A model whose samples are not all finite has no modes, no quality, and the largest reverse KL there is, log K.
-    """
-    samples, centres = samples.cpu(), mixture.centres.cpu()
-    finite, rows = samples.isfinite().flatten(1).all(1), []
-    for points, usable in zip(samples, finite.tolist(), strict=True):
-        if usable:
-            found = mode_coverage(points, centres, mixture.sd)
-            rows.append((found.captured, found.high_quality, found.kl_nats, found.kl_high_quality_nats))
-        else:
-            rows.append((0, 0.0, math.log(len(centres)), math.nan))
-    modes, quality, kl, kl_of_best = torch.tensor(rows, dtype=torch.float64).T
-    return Coverage(modes, quality, kl, kl_of_best, finite)
-
-
 @torch.no_grad()
 def sample(generator_net: ToyGenerator, n_models: int, n_samples: int, rng: torch.Generator) -> Tensor:
     """n_samples points of each model, (R, N, 2)."""
@@ -191,7 +151,10 @@ def toys(config: ToyConfig, workspace: Workspace) -> Outcome:
         workspace.keep(state, config.n_steps, **parts, optimizer=optimizer)
     samples, found = _evaluated(networks, config, mixture, streams.at("evaluation", config.n_steps))
     real = mixture.sample((config.n_models, config.n_samples), streams.at("real-evaluation"))
-    scores = {**coverage_scores(found, config), **coverage_scores(coverage(real, mixture), config, "_real")}
+    scores = {
+        **coverage_scores(found, config),
+        **coverage_scores(coverage_of_models(real, mixture.centres, mixture.sd), config, "_real"),
+    }
     counts = [sum(p.numel() for p in network.parameters()) // config.n_models for network in networks]
     facts = {"parameters_a_model": dict(zip(("generator", "discriminator"), counts, strict=True)), **per_model(found)}
     return Outcome(scores, state["history"], {"samples": samples.half()}, facts=facts)
@@ -199,9 +162,9 @@ def toys(config: ToyConfig, workspace: Workspace) -> Outcome:
 
 def _evaluated(
     networks: Networks, config: ToyConfig, mixture: GaussianMixture, rng: torch.Generator
-) -> tuple[Tensor, Coverage]:
+) -> tuple[Tensor, CoverageOfModels]:
     samples = sample(networks.generator, config.n_models, config.n_samples, rng)
-    return samples, coverage(samples, mixture)
+    return samples, coverage_of_models(samples, mixture.centres, mixture.sd)
 
 
 def evaluation_steps(n_steps: int) -> list[int]:
@@ -209,7 +172,7 @@ def evaluation_steps(n_steps: int) -> list[int]:
     return sorted({math.ceil(n_steps * (i + 1) / N_CURVE_POINTS) for i in range(N_CURVE_POINTS)})
 
 
-def curve_point(found: Coverage) -> dict[str, float]:
+def curve_point(found: CoverageOfModels) -> dict[str, float]:
     """Mean over models and its standard error of the two counts."""
     row: dict[str, float] = {}
     for name in ("modes", "high_quality"):
@@ -218,7 +181,7 @@ def curve_point(found: Coverage) -> dict[str, float]:
     return row
 
 
-def coverage_scores(found: Coverage, config: ToyConfig, suffix: str = "") -> dict[str, Score]:
+def coverage_scores(found: CoverageOfModels, config: ToyConfig, suffix: str = "") -> dict[str, Score]:
     """Means over models with their standard errors; suffix "_real": the same counts on draws of the mixture itself.
 
     NOTE gan2014-N42: the reverse KL takes all samples, each counted for its nearest mode, as Lin 2018 writes it; the
@@ -238,5 +201,5 @@ def coverage_scores(found: Coverage, config: ToyConfig, suffix: str = "") -> dic
     }
 
 
-def per_model(found: Coverage) -> dict[str, list[float]]:
+def per_model(found: CoverageOfModels) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in found._asdict().items()}

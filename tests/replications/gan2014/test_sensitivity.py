@@ -7,10 +7,10 @@ import torch
 
 from lib.execution.execute import deterministic
 from lib.execution.workspace import OutOfTime, Workspace
+from lib.metrics.modes import CoverageOfModels, coverage_of_models
 from lib.models.batched import BatchedLinear
 from replications.gan2014.config import SensitivityConfig
 from replications.gan2014.sensitivity import AdamOfRates, has_failed, sensitivity
-from replications.gan2014.toys import Coverage, coverage
 
 TINY = SensitivityConfig(8, 2, 6, learning_rates=(1e-3, 1e-2), n_models=2, batch=10, n_samples=40)
 
@@ -56,7 +56,7 @@ def test_a_model_that_is_lost_takes_no_other_with_it(tmp_path):
 )
 def test_the_rule_of_failure(modes, quality, failed):
     numbers = [torch.tensor([float(x)], dtype=torch.float64) for x in (modes, quality, 0, 0)]
-    assert has_failed(Coverage(*numbers, torch.tensor([True]))).tolist() == [failed]
+    assert has_failed(CoverageOfModels(*numbers, torch.tensor([True]))).tolist() == [failed]
 
 
 def test_a_run_has_a_share_for_each_rate_and_repeats_its_bits_after_a_kill(tmp_path, monkeypatch):
@@ -97,6 +97,7 @@ def test_the_rates_of_one_cell_move_its_models_only(tmp_path):
 def test_coverage_of_a_wider_ring_takes_its_own_spread():
     from lib.datasets.mixtures import ring
 
-    points = ring(8, 1.0, 0.05).centres[None] * 1.1  # 0.1 off: within 3 sd of .05, beyond those of .01
-    assert [coverage(points, ring(8, 1.0, sd)).high_quality.item() for sd in (0.05, 0.01)] == [1, 0]
-    assert math.isclose(coverage(points, ring(8, 1.0, 0.05)).reverse_kl.item(), 0, abs_tol=1e-12)
+    centres = ring(8, 1.0, 0.05).centres
+    points = centres[None] * 1.1  # 0.1 off: within 3 sd of .05, beyond those of .01
+    assert [coverage_of_models(points, centres, sd).high_quality.item() for sd in (0.05, 0.01)] == [1, 0]
+    assert math.isclose(coverage_of_models(points, centres, 0.05).reverse_kl.item(), 0, abs_tol=1e-12)

@@ -10,16 +10,15 @@ from torch.nn.functional import softplus
 
 from lib.execution.execute import deterministic
 from lib.execution.workspace import OutOfTime, Workspace
-from lib.models.batched import BatchedMaxout
+from lib.metrics.modes import coverage_of_models
+from lib.models.batched import BatchedBatchNorm, BatchedMaxout
 from lib.training.randomness import Streams
 from replications.gan2014.config import ToyConfig
 from replications.gan2014.toys import (
     MIXTURES,
-    BatchedBatchNorm,
     PackedDiscriminator,
     adam,
     build,
-    coverage,
     evaluation_steps,
     gradients_,
     learning_rate,
@@ -119,7 +118,7 @@ def test_coverage_counts_each_model_by_itself():
     mixture = MIXTURES["ring"]
     everywhere = mixture.centres.repeat(5, 1)
     samples = torch.stack([everywhere, mixture.centres[:1].repeat(40, 1), everywhere * 1.5, everywhere * math.nan])
-    found = coverage(samples, mixture)
+    found = coverage_of_models(samples, mixture.centres, mixture.sd)
     assert found.modes.tolist() == [8, 1, 0, 0]
     assert found.high_quality.tolist() == [1, 1, 0, 0]
     assert found.reverse_kl.tolist() == pytest.approx([0, math.log(8), 0, math.log(8)])

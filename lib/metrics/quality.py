@@ -1,6 +1,6 @@
 """How good generated images are: FID, IS, KID, precision and recall by one extractor a data set, and memorisation.
 
-The paper has none of these numbers: they are ours, and no number of another extractor shares a column with them.
+Numbers of another extractor share no column with these.
 """
 
 import functools
