@@ -24,7 +24,7 @@ data_app = typer.Typer(help="Data sets and weights: what is known, what is here,
 app.add_typer(data_app, name="data")
 
 Papers = Annotated[list[str] | None, typer.Argument(metavar="[PAPER]...", help="Keys such as vae2013; all if none.")]
-Preset = Annotated[str, typer.Option(help="smoke, laptop or paper.")]
+Preset = Annotated[str, typer.Option(help="smoke, laptop, paper, or another that `regen list` shows.")]
 Seeds = Annotated[int | None, typer.Option(help="How many seeds, 0 upward (default: 1 for smoke, else 3).")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; for a report also none, to compute nothing.")]
@@ -121,7 +121,7 @@ def report_papers(
     computed = [] if device == "none" else _compute(chosen, preset, seeds, workers, scheduler, device, None, out)
     code = _say_endings(computed) if computed else 0
     for key in chosen:
-        count = papers.DEFAULT_SEEDS[preset] if seeds is None else seeds
+        count = papers.default_seeds(preset) if seeds is None else seeds
         built = reports.build(key, preset, count, out, papers.resolve_device(device), extra[key], timeout)
         print(f"{key}: {_shown(built.page)}" + (" (partial)" if built.reason else ""))
         if built.reason:
@@ -229,7 +229,7 @@ def bench(
                 print(f"  {row['work']}: {row['work_s']:.3g} s\n    {row['peer']}: {row['peer_s']:.3g} s;", end=" ")
                 print(f"ratio {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}){asked}{agreement}")
         else:
-            print(f"{part}: milliseconds a training step (medians); ratios to the bare matrix products, quartiles")
+            print(f"{part}: milliseconds a training step (medians); ratios by round, quartiles")
             print(pd.DataFrame(rows).set_index("case").T.to_string())
 
 
@@ -249,7 +249,8 @@ def data_list(as_json: Json = False, data_dir: DataDir = None) -> None:
     for s in sets:
         splits = ", ".join(f"{name} {count:,}" for name, count in s.counts.items())
         print(f"{s.name:18} {'here' if s.present else 'absent':7} {s.title}\n{'':19}{splits}; licence: {s.licence}")
-        print(f"{'':19}home: {s.home}\n{'':19}sha256 of the content: {s.digest}")
+        whose = "" if s.pinned else " (none is pinned: each copy has its own, from when it is first read)"
+        print(f"{'':19}home: {s.home}\n{'':19}sha256 of the content: {s.digest}{whose}")
     print("\nWeights of feature extractors:")
     for w in networks:
         print(f"{w.name:18} {'here' if w.present else 'absent':7} {w.title}\n{'':19}licence: {w.licence}")

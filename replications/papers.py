@@ -6,6 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,6 @@ from lib.training.provenance import REPOSITORY
 
 LATEST = REPOSITORY / "reports" / "latest"
 PUBLISHED = REPOSITORY / "reports" / "published"
-DEFAULT_SEEDS = {"smoke": 1, "laptop": 3, "paper": 3}
 
 
 class Paper(NamedTuple):
@@ -65,7 +65,12 @@ def plan(key: str, preset: str, seeds: int | None = None) -> list[Run]:
         raise UserError(f"{key} has no preset {preset!r}{_nearest(preset, presets)} It has: {', '.join(presets)}.")
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds counts seeds and must be at least 1, not {seeds}.")
-    return list(paper.package.plan(preset, DEFAULT_SEEDS[preset] if seeds is None else seeds))
+    return list(paper.package.plan(preset, default_seeds(preset) if seeds is None else seeds))
+
+
+def default_seeds(preset: str) -> int:
+    """How many seeds a preset is run with where nobody says: what smoke computes means nothing, so one will do."""
+    return 1 if preset == "smoke" else 3
 
 
 def of_experiments(runs: Sequence[Run], patterns: Sequence[str] | None) -> list[Run]:
@@ -90,7 +95,16 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def compute(run: Run, workspace: Workspace) -> Outcome:
-    """One run, by its own paper's package. At module level, so that a worker process can be sent it."""
+    """One run, by its own paper's package. At module level, so that a worker process can be sent it.
+
+    Raises UserError where the data are not those that the run was planned for.
+    """
+    for name, digest in run.data.items():
+        if (found := datasets.load(name).digest) != digest:  # a copy that another machine prepared can be another
+            raise UserError(
+                f"{run.name} was planned for {name} with the digest {digest[:12]}, and here it has {found[:12]}:"
+                " give every machine the same prepared copy, and run the command again."
+            )
     outcome: Outcome = load(run.paper).package.compute(run, workspace)
     return outcome
 
@@ -102,6 +116,7 @@ def compute_missing(
 
     Finished runs are reported as kept without starting anything.
     """
+    runs = [_with_digests(run) for run in runs]
     missing = [run for run in runs if store.state(run) not in ("finished", "failed")]
     there = [Report(run, *_ending(store, run)) for run in runs if run not in missing]
     if not missing:
@@ -116,6 +131,12 @@ def compute_missing(
         if workers == 1 and scheduler is None:
             return there + run_here(missing, compute, store, options, progress)
         return there + run_on_cluster(missing, compute, store, options, progress, workers=workers, scheduler=scheduler)
+
+
+def _with_digests(run: Run) -> Run:
+    """The run with the digest of every set of which each copy has its own; a copy gets it when it is first read."""
+    own = {name: datasets.load(name).digest for name, digest in run.data.items() if digest == datasets.OF_THE_COPY}
+    return replace(run, data={**run.data, **own}) if own else run
 
 
 def _ending(store: Store, run: Run) -> tuple[Any, float, str]:

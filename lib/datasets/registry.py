@@ -15,14 +15,15 @@ import yaml
 import lib
 from lib.errors import UserError
 
+OF_THE_COPY = "of-the-copy"  # in a digest's place: of a set that nobody here has held, each copy has its own
 REGISTRY = Path(lib.__file__).resolve().parent.parent / "data" / "registry.yaml"
 
 
 @dataclass(frozen=True)
 class RegisteredFile:
     path: str  # below the data root
-    sha256: str
-    bytes: int
+    sha256: str = ""  # none where the file is not pinned
+    bytes: int = 0
     unpacked: str | None = None  # SHA-256 of the same file without .gz
 
 
@@ -40,6 +41,11 @@ class Entry:
     files: tuple[RegisteredFile, ...]
     wheel: str | None = None
     mirrors: tuple[str, ...] = ()
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the registry says what the content must be; else the user's copy does."""
+        return self.digest != OF_THE_COPY
 
 
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
@@ -83,11 +89,6 @@ def entry(name: str) -> Entry:
 
 def names() -> list[str]:
     return list(entries(REGISTRY))
-
-
-def digest(name: str) -> str:
-    """SHA-256 that the content of a data set must have; from the registry, so no data are needed."""
-    return entry(name).digest
 
 
 def data_root(data_dir: Path | None = None) -> Path:

@@ -28,7 +28,12 @@ from lib.metrics import (
 )
 from lib.results import Score
 
-EXTRACTORS = {"mnist": "digits-cnn", "mnist-5k": "digits-cnn", "cifar10": "efficientnet-lite0"}
+EXTRACTORS = {
+    "mnist": "digits-cnn",
+    "mnist-5k": "digits-cnn",
+    "cifar10": "efficientnet-lite0",
+    "lsun-bedroom": "efficientnet-lite0",
+}
 IS_SPLITS, NEIGHBOURS = 10, 3  # Salimans et al. 2016; Kynkaanniemi et al. 2019
 RESAMPLES = 50  # behind the bootstrap error of an FID
 BOOTSTRAP_WIDTH = 128  # features; with more, one resample takes seconds, and the FID goes without an error

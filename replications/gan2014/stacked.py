@@ -1,24 +1,14 @@
 """Stacked MNIST: how many of its 1,000 modes DCGAN and PacDCGAN2 (Lin et al. 2018) reach, and how evenly."""
 
-import math
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from lib import datasets
 from lib.datasets.stacked import Stacked
 from lib.execution.workspace import Outcome, Workspace
-from lib.metrics import class_coverage, extract, extractor
-from lib.metrics.modes import stacked_label
-from lib.results import Score
+from lib.metrics.stacked_classes import coverage_scores
 from lib.training.randomness import generator
 from replications.gan2014.config import StackedConfig
 from replications.gan2014.dcgan import build, generate, n_parameters, sample_sheet, train
-
-N_CLASSES = 1000
-CLASSIFIER = "digits-cnn"
-BATCH = 1000  # channels classified at once
 
 
 def stacked(config: StackedConfig, workspace: Workspace) -> Outcome:
@@ -45,20 +35,3 @@ def stacked(config: StackedConfig, workspace: Workspace) -> Outcome:
         for name, score in coverage_scores(real(rows), {**protocol, "images": "test split"}).items()
     }
     return Outcome(scores, history, {}, sample_sheet(generated), {"parameters": n_parameters(nets)})
-
-
-def classes(images: Tensor) -> Tensor:
-    """The class 0 .. 999 that the classifier gives each image: uint8 (N, 3, 28, 28) -> (N,), on the images' device."""
-    network = extractor(CLASSIFIER, device=images.device)
-    read = extract(network, images.flatten(0, 1)[:, None], BATCH, images.device)  # (3 N, 1, 28, 28)
-    return stacked_label(*read.probabilities.argmax(1).view(len(images), -1).unbind(1))
-
-
-def coverage_scores(images: Tensor, protocol: dict[str, Any]) -> dict[str, Score]:
-    """modes, 1 .. 1000, and kl in nats, of the images' classes against equal shares, as Lin 2018's code counts them."""
-    found = class_coverage(classes(images), N_CLASSES)
-    made_by = {**protocol, "classifier": CLASSIFIER, "samples": found.n, "classes": N_CLASSES}
-    return {
-        "modes": Score(float(found.captured), math.nan, "modes", True, found.n, made_by),
-        "kl": Score(found.kl_nats, math.nan, "nats", False, found.n, {**made_by, "against": "equal shares"}),
-    }

@@ -254,13 +254,16 @@ def test_data_list_shows_data_and_weights(tmp_path):
     """Each entry says its kind; the keys of a data set are what they were."""
     listed = json.loads(regen("data", "list", "--json", "--data-dir", tmp_path).stdout)
     by_name = {entry["name"]: entry for entry in listed}
-    assert [entry["kind"] for entry in listed] == ["data"] * 5 + ["weights"] * 3
+    assert [entry["kind"] for entry in listed] == ["data"] * 6 + ["weights"] * 3
     assert {"title", "home", "licence", "counts", "present", "path", "digest"} < set(by_name["mnist"])
     assert by_name["digits-cnn"]["present"] is True
     assert by_name["inception-v3-tf"]["present"] is False
     assert by_name["inception-v3-tf"]["path"].startswith(str(tmp_path / "weights"))
+    own = by_name["lsun-bedroom"]
+    assert (own["digest"], own["pinned"], own["present"]) == ("of-the-copy", False, False)
     text = regen("data", "list", "--data-dir", tmp_path).stdout
-    _, weights = text.split("Weights of feature extractors:")
+    data, weights = text.split("Weights of feature extractors:")
+    assert data.count("none is pinned") == 1
     for word in ("inception-v3-tf    absent", "digits-cnn         here", "licence: Apache-2.0", "6726825d0af5f729"):
         assert word in weights
 

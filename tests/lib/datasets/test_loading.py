@@ -22,12 +22,14 @@ PINNED = {
     "mnist": "3099f2e42755e55d1b87260f72743c32667b4ef0eed65cf94cd83a1b315a5ff2",
     "frey-face": "5cb5054f5c7357d4e844b93e36567b6a3959646b8608c2fa6b2341a6396becb3",
     "cifar10": "777cc5052bb3f442a5048c99c1a75fae0a77dbdc55ed768e81182b2075fb32e4",
+    "lsun-bedroom": "of-the-copy",
     "uci-digits": "7ad4280178525d641b3f1f757790e60dd559970f0c5bccba0369dd699dd29452",
 }
 
 
 def test_registry_pins_these_digests() -> None:
-    assert {name: datasets.digest(name) for name in datasets.names()} == PINNED
+    assert {name: registry.entry(name).digest for name in datasets.names()} == PINNED
+    assert all(datasets.digest(name) == PINNED[name] for name in datasets.names() if registry.entry(name).pinned)
 
 
 @pytest.mark.parametrize("name", PINNED)
@@ -97,8 +99,8 @@ def test_unknown_split_names_the_known_ones() -> None:
 def test_unknown_name_suggests_a_close_one() -> None:
     with pytest.raises(UserError, match=r"no data set 'MNIST5k'\. Did you mean mnist-5k\? Known are mnist-5k, mnist,"):
         datasets.load("MNIST5k")
-    with pytest.raises(UserError, match=r"no data set 'lsun'\. Known are"):
-        datasets.digest("lsun")
+    with pytest.raises(UserError, match=r"no data set 'svhn'\. Known are"):
+        datasets.digest("svhn")
 
 
 def test_data_root_is_argument_then_variable_then_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +169,9 @@ def test_one_changed_pixel_is_refused(small_frey: Register, tmp_path: Path) -> N
     assert report.sentence.startswith(f"{path}: the bytes read well, but not as frey-face: digest ")
     assert f"Delete it and run `regen data fetch frey-face --data-dir {tmp_path}`." in report.sentence
     assert datasets.load("frey-face", tmp_path).digest == datasets.digest("frey-face"), "load keeps what it checked"
+    datasets.loading._load.cache_clear()
+    with pytest.raises(UserError, match="the bytes read well, but not as frey-face"):
+        datasets.load("frey-face", tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 50, 300])

@@ -1,0 +1,321 @@
+"""Figures 3 to 7 and the tables of scores on images, drawn from finished runs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lib.claims import Reading
+from lib.execution.runs import Failed, Finished
+from lib.metrics import metric_name
+from lib.metrics.quality import extractor_for
+from lib.reporting.sheets import image_sheet
+from lib.reporting.tables import number
+from replications.papers import Results
+from replications.wgan2017.config import ImagesConfig
+from replications.wgan2017.presets import ARCHITECTURES
+
+ALGORITHMS = {"wgan": "WGAN", "gan": "GAN"}
+NAMES = {
+    "dcgan": "DCGAN",
+    "constant": "constant width, no batch norm",
+    "mlp": "MLP generator",
+    "mlp-mlp": "MLP and MLP critic, high rate",
+    "mlp-he": "MLP, He's first weights",
+}
+OPTIONS = {
+    "wgan-dcgan": "Algorithm 1",
+    "wgan-clip-before": "clip before the step (N1)",
+    "wgan-schedule": "longer critic training at times (N2)",
+    "wgan-paper-rate": "the paper's learning rate",
+    "wgan-gp": "gradient penalty (Gulrajani et al. 2017)",
+}
+ANCHORS = {
+    "real": "real training images (floor)",
+    "gaussian": "a Gaussian fitted to the pixels",
+    "untrained": "an untrained DCGAN",
+    "noise": "uniform noise",
+}
+METRICS = {
+    "fid": ("FID", 1),
+    "is": ("IS", 2),
+    "kid": ("KID", 3),
+    "precision": ("precision", 2),
+    "recall": ("recall", 2),
+}
+
+
+def experiments(results: Results) -> list[str]:
+    """The image experiments that have a finished run at this preset, in the order of the plan."""
+    found = dict.fromkeys(o.run.experiment for o in results.finished() if isinstance(o.run.config, ImagesConfig))
+    return list(found)
+
+
+def label(experiment: str) -> str:
+    algorithm, _, architecture = experiment.partition("-")
+    if experiment in OPTIONS and experiment != "wgan-dcgan":
+        return f"WGAN, DCGAN: {OPTIONS[experiment]}"
+    return f"{ALGORITHMS[algorithm]}, {NAMES[architecture]}"
+
+
+def reading(found: Sequence[Finished], score: str) -> Reading | None:
+    """A score over the finished runs of one experiment; None where no run has it."""
+    scores = [o.scores[score] for o in found if score in o.scores and math.isfinite(o.scores[score].value)]
+    if not scores:
+        return None
+    return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit)
+
+
+def cell(found: Sequence[Finished], score: str, digits: int) -> str:
+    read = reading(found, score)
+    return "–" if read is None else number(read.mean, digits, read.spread)
+
+
+def estimates(results: Results) -> Figure:
+    """Figures 3 and 4: a column an architecture, WGAN's estimate above and the GAN's below, each on its own axis."""
+    columns = [name for name in ARCHITECTURES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    figure, axes = plt.subplots(2, len(columns), figsize=(0.6 + 2.35 * len(columns), 4.4), squeeze=False)
+    for row, algorithm in zip(axes, ALGORITHMS, strict=True):
+        for axis, name in zip(row, columns, strict=True):
+            for outcome, colour in zip(results.finished(f"{algorithm}-{name}"), sns.color_palette(), strict=False):
+                history = pd.DataFrame(outcome.history())
+                axis.plot(history["step"], history["estimate"], color=colour, alpha=0.25, linewidth=0.8)
+                window = max(3, len(history) // 20)
+                smooth = history["estimate"].rolling(window, center=True, min_periods=1).median()
+                axis.plot(history["step"], smooth, color=colour, label=f"seed {outcome.run.seed}")
+            if algorithm == "gan":
+                axis.axhline(math.log(2), color="0.4", linestyle=":", linewidth=1.2)
+                axis.set_xlabel("generator iterations")
+            axis.set_title(NAMES[name] if algorithm == "wgan" else "", fontsize="small")
+            axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
+    axes[0][0].set_ylabel("WGAN: critic's estimate\n(critic units)")
+    axes[1][0].set_ylabel("GAN: estimate of JS\n(nats)")
+    axes[0][0].legend(fontsize="x-small", loc="best")
+    return figure
+
+
+def quality_curves(results: Results) -> Figure:
+    """FID against updates of either network: a panel an architecture, a line an algorithm and seed."""
+    columns = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    figure, axes = plt.subplots(1, len(columns), figsize=(0.6 + 1.95 * len(columns), 2.6), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], columns, strict=True):
+        for place, algorithm in enumerate(ALGORITHMS):
+            for outcome in results.finished(f"{algorithm}-{name}"):
+                rows = checkpoints(outcome)
+                style = {"color": sns.color_palette()[place], "linestyle": ("-", "--")[place]}
+                text = ALGORITHMS[algorithm] if outcome.run.seed == 0 else None
+                axis.plot(rows["step"] + rows["critic_steps"], rows["distance"], label=text, linewidth=1.2, **style)
+        if (floor := reading(results.finished("anchors"), "fid_gaussian")) is not None:
+            axis.axhline(floor.mean, color="0.4", linestyle=":", linewidth=1.2)
+        axis.set(title=NAMES[name], xlabel="updates of either network", yscale="log")
+        axis.title.set_fontsize("small")
+    axes[0][0].set_ylabel(fid_name(results))
+    axes[0][0].legend(fontsize="x-small")
+    return figure
+
+
+def fid_name(results: Results) -> str:
+    data = next(o.run.config.data for o in results.finished() if isinstance(o.run.config, ImagesConfig))
+    return metric_name("FID", extractor_for(data) or "no extractor")
+
+
+def checkpoints(outcome: Finished) -> pd.DataFrame:
+    """The rows of the history at which images were scored."""
+    history = pd.DataFrame(outcome.history())
+    return history[history["distance"].notna()]
+
+
+def correlations(results: Results) -> Figure:
+    """Spearman's correlation of estimate and FID over checkpoints: a row an experiment, a dot a seed."""
+    rows = [name for name in experiments(results) if reading(results.finished(name), "spearman") is not None]
+    figure, axis = plt.subplots(figsize=(7.6, 0.36 * len(rows) + 1.0))
+    for place, name in enumerate(reversed(rows)):
+        colour = sns.color_palette()[1 if name.startswith("gan") else 0]
+        for outcome in results.finished(name):
+            score = outcome.scores.get("spearman")
+            if score is None or not math.isfinite(score.value):
+                continue
+            height = place + 0.18 * (outcome.run.seed - 1)
+            low, high = outcome.facts["spearman_interval"]
+            axis.plot([low, high], [height, height], color=colour, linewidth=1.2, alpha=0.6)
+            axis.plot(score.value, height, "o" if name.startswith("wgan") else "s", color=colour, markersize=4.5)
+    axis.axvline(0, color="0.4", linewidth=1)
+    axis.axvline(0.8, color="0.4", linewidth=1, linestyle="--")
+    axis.set_yticks(range(len(rows)), [label(name) for name in reversed(rows)], fontsize="small")
+    axis.set(xlim=(-1.05, 1.05), xlabel="Spearman's correlation of the estimate with the FID, over checkpoints")
+    return figure
+
+
+def scatter(results: Results) -> Figure:
+    """The estimate against the FID at each checkpoint: a panel an experiment with its own axes, a colour a seed."""
+    names = [f"{a}-{n}" for a in ALGORITHMS for n in ARCHITECTURES if results.finished(f"{a}-{n}")]
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(0.4 + 2.35 * columns, 0.3 + 2.2 * rows), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for outcome, colour in zip(results.finished(name), sns.color_palette(), strict=False):
+            points = checkpoints(outcome)
+            shades = np.linspace(0.25, 1.0, len(points))
+            axis.scatter(points["estimate"], points["distance"], s=14, color=colour, alpha=shades, linewidths=0)
+        axis.set_title(label(name).replace(", ", ":\n", 1), fontsize="x-small")
+        axis.set_yscale("log")
+        axis.tick_params(labelsize="x-small")
+        axis.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
+        axis.set_xlabel("JS estimate, nats" if name.startswith("gan") else "estimate, critic units", fontsize="x-small")
+    for axis in list(axes.flat)[len(names) :]:
+        axis.axis("off")
+    for row in axes:
+        row[0].set_ylabel(fid_name(results), fontsize="x-small")
+    return figure
+
+
+def _pictures(sheet: Tensor) -> Any:
+    return sheet.permute(1, 2, 0).squeeze(-1).numpy()
+
+
+def strips(results: Results) -> Figure:
+    """Figure 3's samples: fixed noise at a quarter, a half, three quarters and the end; a column an architecture."""
+    names = [f"{a}-{n}" for a in ALGORITHMS for n in ARCHITECTURES if results.finished(f"{a}-{n}")]
+    columns = 2 if len(names) > 1 else 1
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.0 * columns, 1.75 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, name in zip(axes.T.flat, names, strict=False):
+        outcome = results.finished(name)[0]
+        moments = load_file(outcome.folder / "weights.safetensors")["strips"]  # (4, 16, C, H, H)
+        axis.imshow(_pictures(image_sheet(moments[:, :10].flatten(0, 1), 10, pad_value=255)))
+        axis.set_title(label(name), fontsize="x-small")
+    return figure
+
+
+def sheets(results: Results) -> Figure:
+    """Figures 5 to 7: the first 64 images of each generator, seed 0; WGAN above, GAN below."""
+    columns = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    figure, axes = plt.subplots(2, len(columns), figsize=(1.9 * len(columns), 4.2), squeeze=False)
+    for row, algorithm in zip(axes, ALGORITHMS, strict=True):
+        for axis, name in zip(row, columns, strict=True):
+            axis.axis("off")
+            if found := results.finished(f"{algorithm}-{name}"):
+                axis.imshow(plt.imread(found[0].folder / "samples.png"))
+                axis.set_title(f"{ALGORITHMS[algorithm]}: {NAMES[name]}", fontsize="x-small")
+    return figure
+
+
+def option_sheets(results: Results) -> Figure:
+    """The first 64 images of each variant of Algorithm 1 on the DCGAN, seed 0."""
+    names = [name for name in OPTIONS if results.finished(name)]
+    figure, axes = plt.subplots(1, len(names), figsize=(1.75 * len(names), 2.2), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.axis("off")
+        axis.imshow(plt.imread(results.finished(name)[0].folder / "samples.png"))
+        axis.set_title(OPTIONS[name].replace(" (", "\n(").replace("training at", "training\nat"), fontsize="x-small")
+    return figure
+
+
+def failures(results: Results, experiment: str) -> tuple[int, int]:
+    """How many runs of an experiment failed, of how many: FID above the pixel Gaussian's, or diverged."""
+    bar = reading(results.finished("anchors"), "fid_gaussian")
+    ended = [o for run, o in results.outcomes if run.experiment == experiment and o is not None]
+    failed = sum(
+        isinstance(o, Failed) or (bar is not None and "fid" in o.scores and o.scores["fid"].value > bar.mean)
+        for o in ended
+    )
+    return failed, len(ended)
+
+
+def quality_table(results: Results) -> pd.DataFrame:
+    """FID, IS, KID, precision and recall of every arm, best FID first, and of what stands beside them."""
+    found = results.finished("anchors")
+    rows: list[tuple[float, dict[str, str]]] = []
+    for name in experiments(results):
+        runs = results.finished(name)
+        cells = {metric: cell(runs, metric, digits) for metric, (_, digits) in METRICS.items()}
+        failed, ended = failures(results, name)
+        fid = reading(runs, "fid")
+        rows.append((math.inf if fid is None else fid.mean, _row(results, label(name), len(runs), cells,
+                                                                  f"{failed} of {ended}")))  # fmt: skip
+    for key, words in ANCHORS.items():
+        cells = {metric: cell(found, f"{metric}_{key}", digits) for metric, (_, digits) in METRICS.items()}
+        fid = reading(found, f"fid_{key}")
+        rows.append((math.inf if fid is None else fid.mean, _row(results, words, len(found), cells, "–")))
+    return pd.DataFrame([row for _, row in sorted(rows, key=lambda pair: pair[0])])
+
+
+def _row(results: Results, images_of: str, seeds: int, cells: dict[str, str], failed: str) -> dict[str, str]:
+    bracket = fid_name(results).removeprefix("FID")
+    named = {f"{name}{bracket}" if key in ("fid", "is", "kid") else name: cells[key]
+             for key, (name, _) in METRICS.items()}  # fmt: skip
+    return {"images of": images_of, "seeds": str(seeds), **named, "failed runs": failed}
+
+
+def options_table(results: Results) -> pd.DataFrame:
+    """Algorithm 1 beside its variants on the same networks; no estimates: those of unlike critics do not compare."""
+    rows = []
+    for name, words in OPTIONS.items():
+        runs = results.finished(name)
+        if not runs:
+            continue
+        config = runs[0].run.config
+        rows.append({
+            "variant": words,
+            "seeds": str(len(runs)),
+            "generator iterations": f"{config.n_steps:,}",
+            "critic steps": f"{runs[0].facts['critic_steps']:,.0f}",
+            "learning rate": f"{config.learning_rate:g}",
+            fid_name(results): cell(runs, "fid", 1),
+            "recall": cell(runs, "recall", 2),
+            "Spearman with FID": cell(runs, "spearman", 2),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def correlation_table(results: Results) -> pd.DataFrame:
+    """Spearman's correlation, mean over seeds ± sd over seeds; each seed's bootstrap interval is in the figure."""
+    rows = []
+    for name in experiments(results):
+        runs = results.finished(name)
+        read = reading(runs, "spearman")
+        count = runs[0].scores["spearman"].n if "spearman" in runs[0].scores else 0
+        rows.append({
+            "experiment": label(name),
+            "seeds": str(len(runs)),
+            "checkpoints": str(count or "–"),
+            "Spearman with FID": cell(runs, "spearman", 2),
+            "each seed": "–" if read is None else ", ".join(number(value, 2) for value in read.values),
+            "final estimate": cell(runs, "estimate", 3),
+            "unit": runs[0].scores["estimate"].unit,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def reported_table(results: Results) -> pd.DataFrame:
+    """Other people's numbers on CIFAR-10 and MNIST under their own protocols: none compares with ours."""
+    rows = [
+        {
+            "model": row["model"],
+            "data": row["data"],
+            "FID": "–" if row.get("fid") is None else number(row["fid"], 2, row.get("fid_spread", math.nan)),
+            "IS": "–" if row.get("is") is None else number(row["is"], 2, row.get("is_spread", math.nan)),
+            "whose number": row["source"],
+        }
+        for row in results.paper.document["reported_quality"]
+    ]
+    return pd.DataFrame(rows)
+
+
+def caption_of_images(results: Results) -> str:
+    """What was trained, in words, from a run's own config."""
+    config = results.finished("wgan-dcgan")[0].run.config
+    return (
+        f"{config.data}, {config.n_filters} filters, {config.n_steps:,} generator iterations of the WGAN and "
+        f"{results.finished('gan-dcgan')[0].run.config.n_steps if results.finished('gan-dcgan') else 0:,} of the GAN, "
+        f"minibatches of {config.batch}"
+    )
