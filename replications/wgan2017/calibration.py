@@ -61,6 +61,8 @@ def matched(real: Tensor, fake: Tensor) -> tuple[float, Tensor]:
     return cost[rows, columns].mean().item(), torch.as_tensor(columns)
 
 
+# NOTE wgan2017-N25: clipped weights and biases of one size bend a network at distance 1 from the origin.
+# NOTE wgan2017-N26: pilots whose ratios were looked at chose width, rates and numbers of steps.
 def laws(config: CalibrationConfig, streams: Streams) -> Laws:
     """What real and fake are, and how far apart; the clouds are drawn once a run from (seed, "clouds")."""
     drawn = clouds(config.batch, streams.at("clouds"))

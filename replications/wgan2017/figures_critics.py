@@ -136,7 +136,7 @@ def cloud_runs(results: Results) -> list[Finished]:
 def cloud_surfaces(results: Results) -> Figure:
     """The clouds with their exact plan, over level lines of a critic of each kind: c = 0.01 and the penalty."""
     runs = cloud_runs(results)
-    size = (8.0, 0.4 + 2.7 * len(runs))
+    size = (6.4, 0.4 + 2.2 * len(runs))
     figure, axes = plt.subplots(len(runs), len(CLOUDS), figsize=size, sharex=True, sharey=True, squeeze=False)
     for row, outcome in enumerate(runs):
         drawn = {name: t.numpy() for name, t in load_file(outcome.folder / "weights.safetensors").items()}

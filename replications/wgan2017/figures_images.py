@@ -185,7 +185,7 @@ def strips(results: Results) -> Figure:
     names = [f"{a}-{n}" for a in ALGORITHMS for n in ARCHITECTURES if results.finished(f"{a}-{n}")]
     columns = 2 if len(names) > 1 else 1
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.0 * columns, 1.75 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.12 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, name in zip(axes.T.flat, names, strict=False):
@@ -199,7 +199,7 @@ def strips(results: Results) -> Figure:
 def sheets(results: Results) -> Figure:
     """Figures 5 to 7: the first 64 images of each generator, seed 0; WGAN above, GAN below."""
     columns = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
-    figure, axes = plt.subplots(2, len(columns), figsize=(1.9 * len(columns), 4.2), squeeze=False)
+    figure, axes = plt.subplots(2, len(columns), figsize=(1.1 * len(columns), 2.7), squeeze=False)
     for row, algorithm in zip(axes, ALGORITHMS, strict=True):
         for axis, name in zip(row, columns, strict=True):
             axis.axis("off")
@@ -212,7 +212,7 @@ def sheets(results: Results) -> Figure:
 def option_sheets(results: Results) -> Figure:
     """The first 64 images of each variant of Algorithm 1 on the DCGAN, seed 0."""
     names = [name for name in OPTIONS if results.finished(name)]
-    figure, axes = plt.subplots(1, len(names), figsize=(1.75 * len(names), 2.2), squeeze=False)
+    figure, axes = plt.subplots(1, len(names), figsize=(1.15 * len(names), 1.65), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         axis.axis("off")
         axis.imshow(plt.imread(results.finished(name)[0].folder / "samples.png"))

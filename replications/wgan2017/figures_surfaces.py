@@ -32,7 +32,7 @@ def value_surfaces(outcome: Finished) -> Figure:
     """Contours of the first critic of each kind on each set, each panel with its own levels; points are data."""
     kept = _weights(outcome)
     axis_values = np.linspace(-REACH, REACH, kept["surface"].shape[-1])
-    figure, axes = plt.subplots(2, 3, figsize=(8.0, 5.4), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, 3, figsize=(6.6, 4.6), sharex=True, sharey=True)
     for row, line, kind in zip(kept["surface"], axes, KINDS, strict=True):
         for values, axis, name, real in zip(row, line, SETS, kept["real"], strict=True):
             # The first index of the values is x1, which contour wants along the columns.

@@ -109,12 +109,12 @@ PAPER_TOY: Mapping[str, Mapping[str, Any]] = {
 }
 PRESETS: Mapping[str, Mapping[str, Config]] = {
     "smoke": {
-        **images(4, LAPTOP_RATES, [*VARIANTS, "wgan-paper-rate"], 10, data="mnist-5k", n_filters=4, n_hidden=16,
+        **images(6, LAPTOP_RATES, [*VARIANTS, "wgan-paper-rate"], 10, data="mnist-5k", n_filters=4, n_hidden=16,
                  batch=16, n_checkpoints=3, n_curve=64, n_generated=100, n_long_start=1, n_critic_long=7),
         "anchors": AnchorsConfig("mnist-5k", n_filters=4, n_generated=100),
         "distances": DistancesConfig(
             n_points=32, descent_steps=20, descent_rate=0.1, n_discriminator_steps=40, n_retrain_steps=2, width=16,
-            grid_sizes=(1, 10, 100), n_repeats=20, n_pairs=5, epsilons=(1.0, 0.1), sinkhorn_steps=300, n_cloud=16,
+            n_repeats=20, n_pairs=5, epsilons=(1.0, 0.1), sinkhorn_steps=300, n_cloud=16,
             n_generators=2, n_shifted=500, bias_sizes=(8, 16, 32), bias_repeats=4,
         ),
         **critics([20] * 5, width=8, batch=16, n_models=2),

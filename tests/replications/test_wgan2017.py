@@ -93,13 +93,16 @@ def test_every_claim_that_is_judged_names_scores_of_planned_experiments(finished
     scores = {outcome.run.experiment: outcome.scores for outcome in finished}
     rare = re.compile(r"(negative|cosine|blown_of)_")  # there only if a step blew up: absent in a run of seconds
     assert PRESETS["laptop"].keys() <= scores.keys()
+    lacking = []
     for claim in CLAIMS["claims"]:
         for preset in claim.get("presets", []):
             test = claim["test"]
             for name in test.get("increasing") or [test["score"]]:
                 experiment, score = name.split(".", 1)
                 assert experiment in PRESETS[preset], claim["id"]
-                assert score in scores[experiment] or rare.search(score), claim["id"]
+                if experiment in scores and score not in scores[experiment] and not rare.search(score):
+                    lacking.append(name)
+    assert lacking == []
 
 
 def test_deviations_and_notes_in_the_code_are_those_listed():
