@@ -30,6 +30,13 @@ NAMES = {
     "mlp-mlp": "MLP and MLP critic, high rate",
     "mlp-he": "MLP, He's first weights",
 }
+TITLES = {  # the same, over narrow panels
+    "dcgan": "DCGAN",
+    "constant": "constant width,\nno batch norm",
+    "mlp": "MLP generator",
+    "mlp-mlp": "MLPs for both,\nhigh rate",
+    "mlp-he": "MLP, He's\nfirst weights",
+}
 OPTIONS = {
     "wgan-dcgan": "Algorithm 1",
     "wgan-clip-before": "clip before the step (N1)",
@@ -93,7 +100,7 @@ def estimates(results: Results) -> Figure:
             if algorithm == "gan":
                 axis.axhline(math.log(2), color="0.4", linestyle=":", linewidth=1.2)
                 axis.set_xlabel("generator iterations")
-            axis.set_title(NAMES[name] if algorithm == "wgan" else "", fontsize="small")
+            axis.set_title(TITLES[name] if algorithm == "wgan" else "", fontsize="small")
             axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
     axes[0][0].set_ylabel("WGAN: critic's estimate\n(critic units)")
     axes[1][0].set_ylabel("GAN: estimate of JS\n(nats)")
@@ -114,8 +121,9 @@ def quality_curves(results: Results) -> Figure:
                 axis.plot(rows["step"] + rows["critic_steps"], rows["distance"], label=text, linewidth=1.2, **style)
         if (floor := reading(results.finished("anchors"), "fid_gaussian")) is not None:
             axis.axhline(floor.mean, color="0.4", linestyle=":", linewidth=1.2)
-        axis.set(title=NAMES[name], xlabel="updates of either network", yscale="log")
+        axis.set(title=TITLES[name], yscale="log")
         axis.title.set_fontsize("small")
+    figure.supxlabel("updates of either network", fontsize="small")
     axes[0][0].set_ylabel(fid_name(results))
     axes[0][0].legend(fontsize="x-small")
     return figure
@@ -199,13 +207,13 @@ def strips(results: Results) -> Figure:
 def sheets(results: Results) -> Figure:
     """Figures 5 to 7: the first 64 images of each generator, seed 0; WGAN above, GAN below."""
     columns = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
-    figure, axes = plt.subplots(2, len(columns), figsize=(1.1 * len(columns), 2.7), squeeze=False)
+    figure, axes = plt.subplots(2, len(columns), figsize=(1.2 * len(columns), 3.1), squeeze=False)
     for row, algorithm in zip(axes, ALGORITHMS, strict=True):
         for axis, name in zip(row, columns, strict=True):
             axis.axis("off")
             if found := results.finished(f"{algorithm}-{name}"):
                 axis.imshow(plt.imread(found[0].folder / "samples.png"))
-                axis.set_title(f"{ALGORITHMS[algorithm]}: {NAMES[name]}", fontsize="x-small")
+                axis.set_title(f"{ALGORITHMS[algorithm]}: {TITLES[name]}", fontsize="xx-small")
     return figure
 
 
