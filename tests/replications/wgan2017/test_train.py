@@ -196,7 +196,7 @@ def test_the_penalty_is_taken_between_the_pairs_and_can_be_descended():
 
 
 def test_schedules():
-    constant, authors = ImagesConfig("x", "wgan", "dcgan", "dcgan", 1), None
+    constant = ImagesConfig("x", "wgan", "dcgan", "dcgan", 1)
     authors = replace(constant, schedule="authors")
     assert {critic_steps(constant, step) for step in range(1001)} == {5}
     long = [step for step in range(1001) if critic_steps(authors, step) == 100]
