@@ -224,6 +224,9 @@ found = {
     "segmentation": torch.stack(segmentation.compute()),
 }
 torch.save(found, f"{sys.argv[3]}.{rank}")
+# Without this a process that ends first takes its connections down under the other's threads, which then abort.
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
