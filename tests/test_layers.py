@@ -37,6 +37,7 @@ REPORT_ONLY = [
     "skimage",
     "pythae",
     "prdc",
+    "lmdb",
 ]
 
 

@@ -15,6 +15,7 @@ from lib.models.dcgan import DcganDiscriminator, DcganGenerator, draw_weights_, 
 from lib.reporting.sheets import image_sheet
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
+from lib.training.optimizers import with_state
 from lib.training.randomness import MinibatchOrder, Streams, generator
 from replications.gan2014.config import DcganConfig, StackedConfig
 from replications.gan2014.splits import HELD_OUT, reference_images
@@ -50,15 +51,9 @@ def build(config: DcganConfig | StackedConfig, image: tuple[int, ...], streams: 
 
 
 def adam(network: nn.Module, learning_rate: float, beta1: float) -> torch.optim.Adam:
-    """Adam whose state is there from the start, all zero, so that a checkpoint can be put into it."""
     on_cuda = next(network.parameters()).device.type == "cuda"  # only there can a step be captured, and need it be
     betas = (beta1, ADAM_BETA2)
-    optimizer = torch.optim.Adam(network.parameters(), learning_rate, betas, fused=True, capturable=on_cuda)
-    for parameter in network.parameters():
-        state = optimizer.state[parameter]
-        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-    return optimizer
+    return with_state(torch.optim.Adam(network.parameters(), learning_rate, betas, fused=True, capturable=on_cuda))
 
 
 def uniform_noise(n: int, n_latent: int, generator: torch.Generator) -> Tensor:

@@ -18,6 +18,7 @@ from lib.execution.workspace import Outcome, Workspace, require_finite
 from lib.losses.adversarial import discriminator_loss, nonsaturating_loss
 from lib.models.batched import BatchedLinear
 from lib.results import Score, mean_score
+from lib.training.optimizers import with_state
 from lib.training.randomness import Streams
 from replications.gan2014.config import FigureOneConfig
 
@@ -53,13 +54,7 @@ class Mlp(nn.Module):
 
 def adam(module: nn.Module, betas: tuple[float, float]) -> torch.optim.Adam:
     """Adam whose state is there before its first step, so that a checkpoint can be put into it; the caller sets lr."""
-    parameters = list(module.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=0.0, betas=betas, fused=True)
-    for parameter in parameters:
-        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {"step": step, **moments}
-    return optimizer
+    return with_state(torch.optim.Adam(module.parameters(), lr=0.0, betas=betas, fused=True))
 
 
 class Players(NamedTuple):

@@ -17,6 +17,7 @@ from lib.metrics import mode_coverage
 from lib.models.batched import BatchedLinear
 from lib.results import Score, mean_score
 from lib.training.checkpoints import restore_, training_tensors
+from lib.training.optimizers import with_state
 from lib.training.randomness import Streams, generator
 from replications.gan2014.config import HelveticaConfig
 
@@ -60,15 +61,8 @@ def _layers(config: HelveticaConfig, n_in: int, n_out: int, drawn: torch.Generat
 
 
 def _adam(network: nn.Module, config: HelveticaConfig) -> torch.optim.Adam:
-    """Adam with its state made, for a checkpoint has to find it: one step on zero gradients moves nothing."""
-    parameters = list(network.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(config.beta1, 0.999), fused=True)
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    for parameter in parameters:
-        optimizer.state[parameter]["step"].zero_()
-    return optimizer
+    betas = (config.beta1, 0.999)
+    return with_state(torch.optim.Adam(network.parameters(), config.learning_rate, betas, fused=True))
 
 
 def ring(n_modes: int) -> Tensor:

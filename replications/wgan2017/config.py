@@ -25,7 +25,7 @@ class ImagesConfig:
     beta1: float = 0.0  # of Adam's: Gulrajani 2017 has 0, Radford 2016 has .5
     beta2: float = 0.999  # of Adam's: Gulrajani 2017 has .9
     clip: float = 0.01  # Algorithm 1
-    clip_when: str = "after"  # Algorithm 1: after the step; "before" is the authors' code, NOTE wgan2017-N1
+    clip_when: str = "after"  # Algorithm 1; code: "before" the step, NOTE wgan2017-N1; "start": once first, then after
     schedule: str = "constant"  # Algorithm 1; "authors": more critic steps at times, NOTE wgan2017-N2
     n_critic_long: int = 100  # code: critic steps of a long iteration
     n_long_start: int = 25  # code: iterations at the start that are long; DEVIATION wgan2017-D6 at laptop

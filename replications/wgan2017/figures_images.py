@@ -40,6 +40,7 @@ TITLES = {  # the same, over narrow panels
 OPTIONS = {
     "wgan-dcgan": "Algorithm 1",
     "wgan-clip-before": "clip before the step (N1)",
+    "wgan-clip-start": "clip after the step and once before the first",
     "wgan-schedule": "longer critic training at times (N2)",
     "wgan-paper-rate": "the paper's learning rate",
     "wgan-gp": "gradient penalty (Gulrajani et al. 2017)",

@@ -65,7 +65,7 @@ def critic_step(players: Players, config: ImagesConfig, x: Tensor, z: Tensor, mi
         if config.algorithm == "wgan-gp":
             loss = loss + config.penalty * gradient_penalty(critic.network, x, fake, mix)
     critic.descend(loss)
-    if config.algorithm == "wgan" and config.clip_when == "after":
+    if config.algorithm == "wgan" and config.clip_when != "before":
         critic.flat.clip_(config.clip)
     return estimate.detach()
 
@@ -119,7 +119,10 @@ def player(network: nn.Sequential, config: ImagesConfig) -> Player:
 
 
 def players_of(nets: Nets, config: ImagesConfig) -> Players:
-    return Players(player(nets.generator, config), player(nets.critic, config))
+    players = Players(player(nets.generator, config), player(nets.critic, config))
+    if config.clip_when == "start":
+        players.critic.flat.clip_(config.clip)
+    return players
 
 
 def critic_steps(config: ImagesConfig, step: int) -> int:

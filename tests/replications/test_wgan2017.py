@@ -45,6 +45,7 @@ def test_variants_differ_from_algorithm_1_in_what_they_name():
     laptop = PRESETS["laptop"]
     plain = laptop["wgan-dcgan"]
     assert laptop["wgan-clip-before"] == replace(plain, clip_when="before")
+    assert laptop["wgan-clip-start"] == replace(plain, clip_when="start")
     assert laptop["wgan-schedule"] == replace(plain, schedule="authors")
     assert laptop["wgan-paper-rate"] == replace(plain, learning_rate=5e-5)
     assert laptop["wgan-mlp-he"] == replace(laptop["wgan-mlp"], init_linear="he")

@@ -158,6 +158,16 @@ def test_clip_after_the_step_bounds_the_critic_that_the_generator_meets_and_clip
     assert config.clip < largest["before"] <= config.clip + 10 * config.learning_rate
 
 
+def test_clip_at_the_start_bounds_the_first_weights_and_then_clips_after_each_step():
+    config = replace(TINY, clip_when="start", learning_rate=1e-3)
+    drawn = build(config, SHAPE, Streams(0)).critic
+    players = players_of(build(config, SHAPE, Streams(0)), config)
+    for first, clipped in zip(drawn.parameters(), players.critic.network.parameters(), strict=True):
+        torch.testing.assert_close(clipped, first.clamp(-config.clip, config.clip), rtol=0, atol=0)
+    critic_step(players, config, *batch())
+    assert players.critic.flat.vector.abs().max().item() == pytest.approx(config.clip)
+
+
 def test_neither_the_gan_nor_the_penalty_clips():
     for config in (GAN, GP):
         players, (x, z, mix) = players_of(build(config, SHAPE, Streams(0)), config), batch(config)
