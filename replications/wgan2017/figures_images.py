@@ -1,7 +1,8 @@
 """Figures 3 to 7 and the tables of scores on images, drawn from finished runs."""
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -190,42 +191,49 @@ def _pictures(sheet: Tensor) -> Any:
 
 
 def strips(results: Results) -> Figure:
-    """Figure 3's samples: fixed noise at a quarter, a half, three quarters and the end; a column an architecture."""
-    names = [f"{a}-{n}" for a in ALGORITHMS for n in ARCHITECTURES if results.finished(f"{a}-{n}")]
-    columns = 2 if len(names) > 1 else 1
-    rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.12 * rows), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, name in zip(axes.T.flat, names, strict=False):
-        outcome = results.finished(name)[0]
-        moments = load_file(outcome.folder / "weights.safetensors")["strips"]  # (4, 16, C, H, H)
-        axis.imshow(_pictures(image_sheet(moments[:, :10].flatten(0, 1), 10, pad_value=255)))
-        axis.set_title(label(name), fontsize="x-small")
+    """Figure 3's samples: fixed noise at a quarter, a half, three quarters and the end; WGAN above, GAN below."""
+    columns = [name for name in ARCHITECTURES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    figure, axes = plt.subplots(2, len(columns), figsize=(1.75 * len(columns), 2.75), squeeze=False)
+    for axis, algorithm, name in _panels(axes, columns):
+        if found := results.finished(f"{algorithm}-{name}"):
+            moments = load_file(found[0].folder / "weights.safetensors")["strips"]  # (4, 16, C, H, H)
+            axis.imshow(_pictures(image_sheet(moments[:, :7].flatten(0, 1), 7, pad_value=255)))
     return figure
 
 
 def sheets(results: Results) -> Figure:
-    """Figures 5 to 7: the first 64 images of each generator, seed 0; WGAN above, GAN below."""
+    """Figures 5 to 7: the first 32 images of each generator, seed 0; WGAN above, GAN below."""
     columns = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
-    figure, axes = plt.subplots(2, len(columns), figsize=(1.2 * len(columns), 3.1), squeeze=False)
-    for row, algorithm in zip(axes, ALGORITHMS, strict=True):
-        for axis, name in zip(row, columns, strict=True):
-            axis.axis("off")
-            if found := results.finished(f"{algorithm}-{name}"):
-                axis.imshow(plt.imread(found[0].folder / "samples.png"))
-                axis.set_title(f"{ALGORITHMS[algorithm]}: {TITLES[name]}", fontsize="xx-small")
+    figure, axes = plt.subplots(2, len(columns), figsize=(1.5 * len(columns), 2.5), squeeze=False)
+    for axis, algorithm, name in _panels(axes, columns):
+        if found := results.finished(f"{algorithm}-{name}"):
+            axis.imshow(_upper_half(found[0]))
     return figure
 
 
+def _panels(axes: Any, columns: Sequence[str]) -> Iterator[tuple[Any, str, str]]:
+    """Each axis with its algorithm and architecture, titled and without a frame."""
+    for row, algorithm in zip(axes, ALGORITHMS, strict=True):
+        for axis, name in zip(row, columns, strict=True):
+            axis.axis("off")
+            axis.set_title(f"{ALGORITHMS[algorithm]}: {TITLES[name]}", fontsize="x-small")
+            yield axis, algorithm, name
+
+
+def _upper_half(outcome: Finished) -> Any:
+    sheet = plt.imread(outcome.folder / "samples.png")
+    return sheet[: len(sheet) // 2 + 1]
+
+
 def option_sheets(results: Results) -> Figure:
-    """The first 64 images of each variant of Algorithm 1 on the DCGAN, seed 0."""
+    """The first 32 images of each variant of Algorithm 1 on the DCGAN, seed 0."""
     names = [name for name in OPTIONS if results.finished(name)]
-    figure, axes = plt.subplots(1, len(names), figsize=(1.15 * len(names), 1.65), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
+    figure, axes = plt.subplots(2, -(-len(names) // 2), figsize=(1.9 * -(-len(names) // 2), 2.5), squeeze=False)
+    for axis in axes.flat:
         axis.axis("off")
-        axis.imshow(plt.imread(results.finished(name)[0].folder / "samples.png"))
-        axis.set_title(OPTIONS[name].replace(" (", "\n(").replace("training at", "training\nat"), fontsize="x-small")
+    for axis, name in zip(axes.flat, names, strict=False):
+        axis.imshow(_upper_half(results.finished(name)[0]))
+        axis.set_title(textwrap.fill(OPTIONS[name], 26), fontsize="x-small")
     return figure
 
 
