@@ -1,5 +1,6 @@
 """The `regen` command: what each verb takes, says and returns. 0 done, 1 failed or fell short, 2 wrong input."""
 
+import difflib
 import importlib
 import json
 from pathlib import Path
@@ -235,15 +236,16 @@ def bench(
 
 @data_app.command(name="list")
 def data_list(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Data sets and the weights of feature extractors: home, licence, counts, and whether they are here."""
+    """Data sets, weights of feature extractors and folders of photographs: home, licence, counts, and what is here."""
     from lib import datasets
+    from lib.datasets import photo_archives
     from lib.metrics import weights
 
-    sets, networks = datasets.status(data_dir), weights.status(data_dir)
+    sets, networks, photos = datasets.status(data_dir), weights.status(data_dir), photo_archives.status(data_dir)
     if as_json:
-        entries = [{"kind": "data", **s._asdict()} for s in sets] + [
-            {"kind": "weights", **w._asdict()} for w in networks
-        ]
+        entries = [{"kind": "data", **s._asdict()} for s in sets]
+        entries += [{"kind": "weights", **w._asdict()} for w in networks]
+        entries += [{"kind": "photos", **p._asdict()} for p in photos]
         print(json.dumps(entries, indent=2, default=str))
         return
     for s in sets:
@@ -255,18 +257,33 @@ def data_list(as_json: Json = False, data_dir: DataDir = None) -> None:
     for w in networks:
         print(f"{w.name:18} {'here' if w.present else 'absent':7} {w.title}\n{'':19}licence: {w.licence}")
         print(f"{'':19}home: {w.home}\n{'':19}sha256 of the file: {w.digest}")
+    print("\nPhotographs, two domains a set:")
+    for p in photos:
+        counts = ", ".join(f"{domain} {count:,}" for domain, count in p.counts.items())
+        print(f"{p.name:22} {'here' if p.present else 'absent':7} {p.title}")
+        print(f"{'':23}{counts + '; ' if counts else ''}licence: {p.licence}; home: {p.home}")
 
 
 @data_app.command(name="fetch")
 def data_fetch(names: Annotated[list[str], typer.Argument(metavar="NAME...")], data_dir: DataDir = None) -> None:
-    """Download data sets and weights from their own homes, checked by sha256."""
+    """Download data sets, weights and photographs from their own homes, checked by sha256."""
+    for name in names:
+        paths = _keeper(name, data_dir).fetch(name, data_dir)
+        print(f"{name}: " + (", ".join(str(path) for path in paths) or f"nothing to download, it {_origin(name)}"))
+
+
+def _keeper(name: str, data_dir: Path | None) -> Any:
+    """The module that has a set or weights of this name: its `fetch` and `verify`."""
     from lib import datasets
+    from lib.datasets import photo_archives, photos
     from lib.metrics import weights
 
-    for name in names:
-        known = weights if name in weights.names() else datasets
-        paths = known.fetch(name, data_dir)
-        print(f"{name}: " + (", ".join(str(path) for path in paths) or f"nothing to download, it {_origin(name)}"))
+    if name in weights.names():
+        return weights
+    if name in datasets.names():
+        return datasets
+    of_photos = [*photos.known(), *photos.names(data_dir)]
+    return photo_archives if difflib.get_close_matches(name, of_photos, n=1, cutoff=0.8) else datasets
 
 
 def _origin(name: str) -> str:
@@ -282,14 +299,15 @@ def _origin(name: str) -> str:
 def data_verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None, data_dir: DataDir = None
 ) -> None:
-    """Read data sets and weights again and compare their content with the registry's digests."""
+    """Read data sets, weights and photographs again and compare their content with the registry's digests."""
     from lib import datasets
+    from lib.datasets import photos
     from lib.metrics import weights
 
     present = [s.name for s in datasets.status(data_dir) if s.present]
     present += [w.name for w in weights.status(data_dir) if w.present]
-    networks = weights.names()
-    found = [(weights if name in networks else datasets).verify(name, data_dir) for name in (names or present)]
+    present += [name for name in photos.names(data_dir) if name not in present]
+    found = [_keeper(name, data_dir).verify(name, data_dir) for name in (names or present)]
     for verification in found:
         print(verification.sentence)
     raise typer.Exit(0 if all(verification.ok for verification in found) else 2)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from lib import datasets
+from lib.datasets import photos
 from lib.claims import Verdict, judge, load_claims
 from lib.errors import UserError
 from lib.execution.execute import Options, Report
@@ -25,6 +26,7 @@ from lib.training.provenance import REPOSITORY
 
 LATEST = REPOSITORY / "reports" / "latest"
 PUBLISHED = REPOSITORY / "reports" / "published"
+PHOTOS = "photos/"  # begins the name of a folder of photographs among a run's data
 
 
 class Paper(NamedTuple):
@@ -100,7 +102,7 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
     Raises UserError where the data are not those that the run was planned for.
     """
     for name, digest in run.data.items():
-        if (found := datasets.load(name).digest) != digest:  # a copy that another machine prepared can be another
+        if (found := _read(name)) != digest:  # a copy that another machine prepared can be another
             raise UserError(
                 f"{run.name} was planned for {name} with the digest {digest[:12]}, and here it has {found[:12]}:"
                 " give every machine the same prepared copy, and run the command again."
@@ -122,7 +124,7 @@ def compute_missing(
     if not missing:
         return there
     for name in sorted({name for run in missing for name in run.data}):
-        datasets.load(name)  # absent or corrupt data is told once, here, before any worker starts
+        _read(name)  # absent or corrupt data is told once, here, before any worker starts
     if workers is None:
         smoke = all(run.preset == "smoke" for run in missing)  # shorter than a worker's start
         alone = smoke or options.device != "cpu" or find_spec("distributed") is None
@@ -133,9 +135,16 @@ def compute_missing(
         return there + run_on_cluster(missing, compute, store, options, progress, workers=workers, scheduler=scheduler)
 
 
+def _read(name: str) -> str:
+    """The digest of a data set, read; "photos/NAME" is a folder of photographs, of which each copy has its own."""
+    if name.startswith(PHOTOS):
+        return photos.require(name.removeprefix(PHOTOS))
+    return datasets.load(name).digest
+
+
 def _with_digests(run: Run) -> Run:
     """The run with the digest of every set of which each copy has its own; a copy gets it when it is first read."""
-    own = {name: datasets.load(name).digest for name, digest in run.data.items() if digest == datasets.OF_THE_COPY}
+    own = {name: _read(name) for name, digest in run.data.items() if digest == datasets.OF_THE_COPY}
     return replace(run, data={**run.data, **own}) if own else run
 
 

@@ -1,4 +1,4 @@
-"""Losses of the generative adversarial game, on logits: the discriminator's and the two generator's.
+"""Losses of the generative adversarial game, on logits: the discriminator's and the two generator's; least squares.
 
 D(x) = sigmoid(a(x)), and everything is written in the logit a, for log D and log(1 - D) of a sure discriminator are
 exactly 0 and -inf in float32 where softplus still tells sizes apart.
@@ -32,3 +32,11 @@ def minimax_loss(fake: Tensor) -> Tensor:
     fake: logits of any shape. It saturates: its gradient in the logit, -D, vanishes where the discriminator is sure.
     """
     return -softplus(fake).mean()
+
+
+def least_squares_loss(values: Tensor, target: float) -> Tensor:
+    """mean (D(x) - target)^2, (), >= 0; Mao et al. 2017 (LSGAN), equation 2 without its half.
+
+    values: what the discriminator says, of any shape and without a sigmoid; target: 1 for "real", 0 for "generated".
+    """
+    return (values - target).square().mean()

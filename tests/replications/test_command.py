@@ -254,7 +254,7 @@ def test_data_list_shows_data_and_weights(tmp_path):
     """Each entry says its kind; the keys of a data set are what they were."""
     listed = json.loads(regen("data", "list", "--json", "--data-dir", tmp_path).stdout)
     by_name = {entry["name"]: entry for entry in listed}
-    assert [entry["kind"] for entry in listed] == ["data"] * 6 + ["weights"] * 3
+    assert [entry["kind"] for entry in listed] == ["data"] * 6 + ["weights"] * 4 + ["photos"] * 11
     assert {"title", "home", "licence", "counts", "present", "path", "digest"} < set(by_name["mnist"])
     assert by_name["digits-cnn"]["present"] is True
     assert by_name["inception-v3-tf"]["present"] is False

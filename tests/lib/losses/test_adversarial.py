@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib.losses.adversarial import discriminator_loss, minimax_loss, nonsaturating_loss
+from lib.losses.adversarial import discriminator_loss, least_squares_loss, minimax_loss, nonsaturating_loss
 
 
 @pytest.fixture
@@ -45,3 +45,9 @@ def test_a_sure_discriminator_gives_finite_losses_in_float32(logit):
     assert discriminator_loss(a, a).item() == pytest.approx(100.0)
     assert nonsaturating_loss(a).item() == pytest.approx(max(0.0, -logit))
     assert minimax_loss(a).item() == pytest.approx(-max(0.0, logit))
+
+
+def test_least_squares_against_its_target():
+    values = torch.tensor([0.0, 1.0, 3.0])
+    assert least_squares_loss(values, 1).item() == pytest.approx((1 + 0 + 4) / 3)
+    assert least_squares_loss(values, 0).item() == pytest.approx((0 + 1 + 9) / 3)

@@ -21,6 +21,7 @@ PINNED = {
     "digits-cnn": "1e61dc9d7be5144893711f157cc67c76aa143a066cea2bc58ab747152aa02090",
     "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "inception-v3-tf": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "scenes-fcn": "a917759fed07db7150c5c9eb951691d232fca3e640875c1126ffe0d40bdb488d",
 }
 
 
@@ -124,7 +125,7 @@ def test_a_folder_and_an_absent_file_are_told(register: Callable[..., None], tmp
 
 
 def test_an_unknown_name_suggests_a_close_one() -> None:
-    known = r"Known are digits-cnn, efficientnet-lite0, inception-v3-tf\."
+    known = r"Known are digits-cnn, efficientnet-lite0, inception-v3-tf, scenes-fcn\."
     with pytest.raises(
         UserError, match=r"no feature extractor 'inception-v3'\. Did you mean inception-v3-tf\? " + known
     ):
