@@ -328,7 +328,15 @@ def _compute(
     out: Path,
     experiments: list[str] | None = None,
 ) -> list[Report]:
-    runs = papers.of_experiments([run for key in keys for run in papers.plan(key, preset, seeds)], experiments)
+    runs = [run for key in keys for run in papers.plan(key, preset, seeds)]
+    if not runs:
+        from lib.datasets import data_root
+
+        raise UserError(
+            f"There is nothing to run at the preset {preset!r}: it takes data of your own, and there are none in "
+            f"{data_root()}. data/README.md says where they go."
+        )
+    runs = papers.of_experiments(runs, experiments)
     _require_writable(out)
     options = Options(device=papers.resolve_device(device), deadline=deadline)
     return papers.compute_missing(runs, Store(out), options, workers=workers, scheduler=scheduler)

@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from lib import datasets
-from lib.datasets import photos
 from lib.claims import Verdict, judge, load_claims
+from lib.datasets import photos
 from lib.errors import UserError
 from lib.execution.execute import Options, Report
 from lib.execution.executors import run_here, run_on_cluster

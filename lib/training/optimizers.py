@@ -10,7 +10,7 @@ AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
 def with_state(optimizer: AnyOptimizer) -> AnyOptimizer:
     """The same optimiser after one step on zero gradients, which moves nothing, with its step counts back at zero.
 
-    For Adam and RMSprop without weight decay, whose first step by a zero gradient is zero. Gradients are None afterwards.
+    For Adam and RMSprop without weight decay, whose first step by a zero gradient is zero. Gradients are None after it.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in parameters:

@@ -58,3 +58,12 @@ def test_the_verbs_know_photographs(tmp_path: Path, capsys, monkeypatch) -> None
     assert code == 2
     assert error.startswith("regen: REGEN_OFFLINE forbids downloads, so horse2zebra was not fetched")
     assert "Traceback" not in error
+
+
+def test_a_preset_of_the_users_own_photographs_says_where_they_go(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("REGEN_DATA", str(tmp_path / "empty"))
+    code, _, said = regen(["run", "cyclegan2017", "--preset", "photos", "--out", tmp_path], capsys, monkeypatch)
+    assert code == 2
+    assert "data of your own" in said
+    assert str(tmp_path / "empty") in said
+    assert "data/README.md" in said

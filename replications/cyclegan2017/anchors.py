@@ -1,0 +1,44 @@
+"""What stands beside every score of a task: real images, images of other scenes, and the input left as it is."""
+
+import torch
+
+from lib.execution.workspace import Outcome, Workspace
+from lib.results import Score
+from replications.cyclegan2017 import meaning
+from replications.cyclegan2017.config import AnchorsConfig
+from replications.cyclegan2017.evaluate import Translations, diversity_scores, sheet
+from replications.cyclegan2017.tasks import DRAWN, Loaded, load
+
+
+def anchors(config: AnchorsConfig, workspace: Workspace) -> Outcome:
+    """The scores of translators that know all or nothing; each name ends in whose it is.
+
+    real: the true image, where the task knows it (scenes), else real training images of the target domain in its place;
+    other: real training images of the target domain, drawn at random, whatever the input is; input: the input itself.
+    """
+    loaded, streams = load(config, workspace.device), workspace.streams
+    domains = loaded.domains
+    drawn_b, drawn_a = (
+        images[torch.randperm(len(images), generator=streams.at(f"other {name}"), device=images.device)[: len(test)]]
+        for name, images, test in (("b", domains.b, domains.test_a), ("a", domains.a, domains.test_b))
+    )
+    known = config.task == "scenes"
+    real_b, real_a = (domains.test_b, domains.test_a) if known else (drawn_b, drawn_a)
+    found = {
+        "real": _translations(loaded, real_b, real_a),
+        "other": _translations(loaded, drawn_b, drawn_a),
+    }
+    if domains.a.shape[1] == domains.b.shape[1]:
+        found["input"] = _translations(loaded, domains.test_a, domains.test_b)
+    scores: dict[str, Score] = {}
+    for name, translations in found.items():
+        protocol = {"task": config.task, "side": config.side, "images": name, "split": "test"}
+        own = meaning.scores(config, translations, loaded, protocol, streams.seed)
+        own |= diversity_scores(translations, protocol, streams.seed)
+        scores |= {f"{key}_{name}": score for key, score in own.items()}
+    return Outcome(scores, [], {}, sheet(found["real"], True) if config.task in DRAWN else None)
+
+
+def _translations(loaded: Loaded, fake_b: torch.Tensor, fake_a: torch.Tensor) -> Translations:
+    a, b = loaded.domains.test_a, loaded.domains.test_b
+    return Translations(a, b, fake_b, fake_a, a, b)
