@@ -31,7 +31,7 @@ METHOD_ROWS = (
     Row("CoGAN", "scenes-cogan"), Row("BiGAN/ALI", "scenes-bigan"), Row("SimGAN", "scenes-simgan"),
     Row("feature loss + GAN", "scenes-feature"), Row("CycleGAN", "scenes-cyclegan"),
     Row("pix2pix", "scenes-pix2pix"), Row("real images", "anchors-scenes", "_real"),
-    Row("other scenes' images (chance)", "anchors-scenes", "_other"),
+    Row("real images of other scenes (chance)", "anchors-scenes", "_other"),
     Row("the input left as it is", "anchors-scenes", "_input"),
 )  # fmt: skip
 FULL = Row("CycleGAN", "scenes-cyclegan")
@@ -148,7 +148,10 @@ def round_trips(results: Results, experiment: str, n: int = 8) -> Figure:
     """Figure 4: input, output, reconstruction, both ways, the first test images of seed 0."""
     outcome = results.finished(experiment)[0]
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 1.75))
-    ways = {"A to B and back": ("a", "fake_b", "back_a"), "B to A and back": ("b", "fake_a", "back_b")}
+    ways = {
+        "labels to photographs and back": ("a", "fake_b", "back_a"),
+        "photographs to labels and back": ("b", "fake_a", "back_b"),
+    }
     for axis, (title, keys) in zip(axes, ways.items(), strict=True):
         image = pictures(outcome, keys, n)
         axis.imshow(image)
@@ -196,7 +199,9 @@ def hidden_code(results: Results) -> Figure:
                 offsets = np.linspace(-0.08, 0.08, len(read.values)) if len(read.values) > 1 else [0.0]
                 axis.scatter(place + np.asarray(offsets), read.values, s=28, color=sns.color_palette()[place])
         axis.set_xticks(range(len(kinds)), list(kinds.values()))
-        axis.set(title=title, xlim=(-0.5, len(kinds) - 0.5), ylim=(0, None))
+        axis.set(title=title, xlim=(-0.5, len(kinds) - 0.5))
+        axis.margins(y=0.1)
+        axis.set_ylim(bottom=0)
     axes[0].set_ylabel("reconstruction error\n(grey levels)")
     return figure
 

@@ -18,7 +18,7 @@ KID = metric_name("KID", "digits-cnn")
 WAYS = {"b": "MNIST to UCI", "a": "UCI to MNIST"}
 DIGIT_ROWS = (
     Row("CycleGAN", "digits-cyclegan"), Row("GAN alone", "digits-gan-alone"),
-    Row("real digits of the target (floor)", "anchors-digits", "_real"),
+    Row("real digits of the target, drawn at random (floor)", "anchors-digits", "_real"),
     Row("the input left as it is", "anchors-digits", "_input"),
 )  # fmt: skip
 SHAPE_ROWS = (
@@ -58,7 +58,9 @@ def light_shifts(results: Results) -> Figure:
             if (read := reading(results.finished(experiment), f"shift_{way}")) is not None:
                 axis.scatter([place] * len(read.values), read.values, s=30, color=sns.color_palette()[place])
         axis.set_xticks(range(2), [f"{word} identity loss" for word in arms.values()])
-        axis.set(title=title, xlim=(-0.5, 1.5), ylim=(0, None))
+        axis.set(title=title, xlim=(-0.5, 1.5))
+        axis.margins(y=0.1)
+        axis.set_ylim(bottom=0)
     axes[0].set_ylabel("shift of the mean colour\n(RGB levels)")
     return figure
 

@@ -103,7 +103,7 @@ def information(counts: Tensor) -> float:
     joint = counts.double() / counts.sum()
     rows, columns = joint.sum(1, keepdim=True), joint.sum(0, keepdim=True)
     bits = (torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, rows * columns)).sum()
-    return (bits / -torch.special.xlogy(rows, rows).sum()).item()
+    return min(1.0, (bits / -torch.special.xlogy(rows, rows).sum()).item())  # rounding may pass 1
 
 
 def photo_scores(found: "Translations", protocol: Mapping[str, Any], seed: int) -> Scores:

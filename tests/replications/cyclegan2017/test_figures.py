@@ -120,9 +120,9 @@ REPORTED = {  # ../shared/papers/cyclegan2017.md, tables 2 to 5
 # Row by row: which run fills it. "Forward" keeps the cycle of the direction's own input.
 METHODS = {"CoGAN": "scenes-cogan", "BiGAN/ALI": "scenes-bigan", "SimGAN": "scenes-simgan",
            "feature loss + GAN": "scenes-feature", "CycleGAN": "scenes-cyclegan", "pix2pix": "scenes-pix2pix",
-           "real images": "anchors-scenes", "other scenes' images (chance)": "anchors-scenes",
+           "real images": "anchors-scenes", "real images of other scenes (chance)": "anchors-scenes",
            "the input left as it is": "anchors-scenes"}  # fmt: skip
-SUFFIX = {"real images": "_real", "other scenes' images (chance)": "_other", "the input left as it is": "_input"}
+SUFFIX = {"real images": "_real", "real images of other scenes (chance)": "_other", "the input left as it is": "_input"}
 LOSSES = {"cycle alone": "scenes-cycle-alone", "GAN alone": "scenes-gan-alone"}
 TO_PHOTO = {**LOSSES, "GAN + forward cycle": "scenes-cycle-labels", "GAN + backward cycle": "scenes-cycle-photos",
             "CycleGAN": "scenes-cyclegan"}  # fmt: skip
@@ -238,7 +238,7 @@ def test_round_trips_are_input_output_and_back_of_seed_0(results):
     for axis, keys in ((left, ("a", "fake_b", "back_a")), (right, ("b", "fake_a", "back_b"))):
         assert np.array_equal(shown(axis), sheet([picture("scenes-cyclegan", 0, key) for key in keys], 8))
         assert [label.get_text() for label in axis.get_yticklabels()] == ["input", "output", "back"]
-    assert title_of(left) == "A to B and back"
+    assert title_of(left) == "labels to photographs and back"
 
 
 @pytest.mark.parametrize(("rows", "way"), [(METHOD_ROWS, "photo"), (ABLATION_ROWS["label"], "label")])
@@ -284,7 +284,7 @@ def test_losses_of_both_domains_and_all_seeds_are_drawn(results):
 def test_the_digit_table(results):
     found = figures_tasks.digit_table(results)
     rows = {"CycleGAN": ("digits-cyclegan", ""), "GAN alone": ("digits-gan-alone", ""),
-            "real digits of the target (floor)": ("anchors-digits", "_real"),
+            "real digits of the target, drawn at random (floor)": ("anchors-digits", "_real"),
             "the input left as it is": ("anchors-digits", "_input")}  # fmt: skip
     assert list(found["digits by"]) == [*rows, *rows]
     columns = {"read as the input's digit": ("same", 3), "information": ("information", 2),

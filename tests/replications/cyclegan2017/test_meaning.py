@@ -212,7 +212,8 @@ def digits() -> Loaded:
 def of_digits(loaded: Loaded, truth_a: Tensor, truth_b: Tensor) -> dict[str, float]:
     """Scores of real test digits in the place of translations: those of B for images of A whose truth is B's."""
     d = loaded.domains
-    found = Translations(d.test_a, d.test_b, d.test_b, d.test_a, d.test_a, d.test_b)
+    a, b = d.test_a.flip(0), d.test_b.flip(0)  # the same ones in another order: they are not what is read
+    found = Translations(a, b, d.test_b, d.test_a, a, b)
     return values(digit_scores(found, truth_a, truth_b, HOW, 0))
 
 
