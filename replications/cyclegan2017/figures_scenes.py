@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
@@ -133,14 +134,12 @@ def scores_by_row(results: Results) -> Figure:
 def pictures(outcome: Finished, keys: Sequence[str], n: int) -> Any:
     """Rows of the first n images kept by a run, as one array for imshow."""
     kept = load_file(outcome.folder / "weights.safetensors")
-    rows = torch_cat([kept[key][:n] for key in keys])
+    rows = in_colour([kept[key][:n] for key in keys])
     return image_sheet(rows, n, pad_value=255).permute(1, 2, 0).numpy()
 
 
-def torch_cat(rows: Sequence[Tensor]) -> Tensor:
-    """Grey and colour rows as one colour tensor."""
-    import torch
-
+def in_colour(rows: Sequence[Tensor]) -> Tensor:
+    """Rows of grey or colour images (n, 1 or 3, H, W) as one of colour images."""
     return torch.cat([row.expand(-1, 3, -1, -1) if row.shape[1] == 1 else row for row in rows])
 
 
@@ -175,7 +174,7 @@ def side_by_side(results: Results, rows: Sequence[Row], way: str, n: int = 8) ->
     images += [(name, load_file(runs[0].folder / "weights.safetensors")[made]) for name, runs in found]
     images.append(("truth", first[truth]))
     figure, axis = plt.subplots(figsize=(6.6, 0.55 * len(images) + 0.1))
-    sheet = image_sheet(torch_cat([each[:n] for _, each in images]), n, pad_value=255).permute(1, 2, 0).numpy()
+    sheet = image_sheet(in_colour([each[:n] for _, each in images]), n, pad_value=255).permute(1, 2, 0).numpy()
     axis.imshow(sheet)
     step = sheet.shape[0] / len(images)
     axis.set_yticks([step * (i + 0.5) for i in range(len(images))], [name for name, _ in images], fontsize="small")
