@@ -107,7 +107,11 @@ def photo_table(results: Results) -> pd.DataFrame:
         runs = results.finished(experiment)
         anchors = results.finished(f"anchors-{runs[0].run.config.task.replace('/', '-')}")
         for way in ("b", "a"):
-            for words, found, suffix in (("made", runs, ""), ("real training images (floor)", anchors, "_real")):
+            sources = {
+                "made": (runs, ""), "real training images (floor)": (anchors, "_real"),
+                "the input left as it is": (anchors, "_input"),
+            }  # fmt: skip
+            for words, (found, suffix) in sources.items():
                 row: dict[str, Any] = {"experiment": experiment, "into": way.upper(), "images": words}
                 for key, text in (("fid", "FID[efficientnet-lite0]"), ("kid", "KID[efficientnet-lite0]")):
                     row[text] = cell(found, f"{key}_{way}{suffix}", 3)

@@ -340,13 +340,15 @@ def test_pairs_of_pictures(results):
 def test_photographs_stand_beside_their_floor(results):
     assert figures_tasks.photo_experiments(results) == [name for name in PHOTO_RUNS if not name.startswith("anchors")]
     found = figures_tasks.photo_table(results)
-    assert list(found["experiment"]) == 4 * ["photos-horse2zebra-cyclegan"] + 4 * ["photos-horse2zebra-identity"]
-    assert list(found["into"]) == 2 * ["B", "B", "A", "A"]
+    assert list(found["experiment"]) == 6 * ["photos-horse2zebra-cyclegan"] + 6 * ["photos-horse2zebra-identity"]
+    assert list(found["into"]) == 2 * ["B", "B", "B", "A", "A", "A"]
+    suffixes = {"made": "", "real training images (floor)": "_real", "the input left as it is": "_input"}
+    assert list(found["images"]) == 4 * list(suffixes)
     for _, line in found.iterrows():
-        floor = line["images"] != "made"
-        experiment = "anchors-photos-horse2zebra" if floor else line["experiment"]
+        suffix = suffixes[line["images"]]
+        experiment = "anchors-photos-horse2zebra" if suffix else line["experiment"]
         for key in ("fid", "kid"):
-            name = f"{key}_{line['into'].lower()}{'_real' if floor else ''}"
+            name = f"{key}_{line['into'].lower()}{suffix}"
             assert line[f"{key.upper()}[efficientnet-lite0]"] == text(experiment, name, 3)
     drawn = without(results, *PHOTO_RUNS)
     assert figures_tasks.photo_experiments(drawn) == []
