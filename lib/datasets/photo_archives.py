@@ -12,6 +12,7 @@ import shutil
 import stat
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -116,7 +117,8 @@ def unpack(archive: Path, folder: Path) -> None:
         if not beside.is_dir():
             raise UserError(f"{archive} holds no images below {folder.name}/: get it again.")
         os.replace(beside, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:  # the last: it is encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        # RuntimeError: zipfile's word for an encrypted archive.
         raise UserError(f"{archive} is no sound .zip file ({error}): delete it and fetch again.") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.claims import Verdict, reported_text
+from lib.claims import Reading, Verdict, reported_text
 from lib.execution.runs import Failed, Finished, Run
 from lib.reporting.markup import badge
 
@@ -20,6 +20,20 @@ def number(value: float, digits: int = 1, spread: float = math.nan) -> str:
         return "–"
     text = f"{value:,.{digits}f}".replace("-", "−")
     return text if math.isnan(spread) else f"{text} ± {spread:.{digits}f}"
+
+
+def reading(found: Sequence[Finished], score: str) -> Reading | None:
+    """A finite score over the finished runs of one experiment; None where no run has it."""
+    scores = [o.scores[score] for o in found if score in o.scores and math.isfinite(o.scores[score].value)]
+    if not scores:
+        return None
+    return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit)
+
+
+def cell(found: Sequence[Finished], score: str, digits: int) -> str:
+    """A score as mean ± standard deviation over runs; a dash where no run has it."""
+    read = reading(found, score)
+    return "–" if read is None else number(read.mean, digits, read.spread)
 
 
 def claims_table(document: Mapping[str, Any]) -> pd.DataFrame:

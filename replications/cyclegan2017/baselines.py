@@ -174,7 +174,7 @@ def coupled(config: TranslationConfig, channels: tuple[int, int], streams: Strea
     head_a, head_b = (
         nn.Sequential(
             nn.ConvTranspose2d(2 * n, n, 4, 2, 1), nn.InstanceNorm2d(n), nn.ReLU(),
-            nn.Conv2d(n, c, 7, padding=3, padding_mode="zeros"), nn.Tanh(),
+            nn.Conv2d(n, c, 7, padding=3), nn.Tanh(),
         )
         for c in channels
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """Tables 2 to 5 and figures 4, 5 and 7 on scenes, drawn from finished runs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,10 +12,9 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib.claims import Reading
 from lib.execution.runs import Finished
 from lib.reporting.sheets import image_sheet
-from lib.reporting.tables import number
+from lib.reporting.tables import cell, reading
 from replications.papers import Results
 
 
@@ -49,19 +47,6 @@ ABLATION_ROWS: Mapping[str, tuple[Row, ...]] = {
 TABLES = {"table 2": ("photo", METHOD_ROWS), "table 3": ("label", METHOD_ROWS),
           "table 4": ("photo", ABLATION_ROWS["photo"]), "table 5": ("label", ABLATION_ROWS["label"])}  # fmt: skip
 COLUMNS = {"pixel": "pixel accuracy", "class": "class accuracy", "iou": "class IoU", "information": "information"}
-
-
-def reading(found: Sequence[Finished], score: str) -> Reading | None:
-    """A score over the finished runs of one experiment; None where no run has it."""
-    scores = [o.scores[score] for o in found if score in o.scores and math.isfinite(o.scores[score].value)]
-    if not scores:
-        return None
-    return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit)
-
-
-def cell(found: Sequence[Finished], score: str, digits: int) -> str:
-    read = reading(found, score)
-    return "–" if read is None else number(read.mean, digits, read.spread)
 
 
 def table(results: Results, name: str) -> pd.DataFrame:

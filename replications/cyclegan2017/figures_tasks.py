@@ -9,8 +9,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.metrics import metric_name
+from lib.reporting.tables import cell, reading
 from replications.cyclegan2017.config import TranslationConfig
-from replications.cyclegan2017.figures_scenes import Row, cell, pictures, reading
+from replications.cyclegan2017.figures_scenes import Row, pictures
 from replications.papers import Results
 
 FID = metric_name("FID", "digits-cnn")

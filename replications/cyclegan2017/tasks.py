@@ -22,8 +22,6 @@ FEWEST = 10  # images of each part of a folder: the inception score is a mean ov
 PHOTOS = "photos/"  # begins the task of a folder of photographs, whatever a user calls it
 # DEVIATION cyclegan2017-D62: real photographs that can be had here, in place of the paper's sets.
 CIFAR_PAIRS = {"horse2deer": ("horse", "deer"), "automobile2truck": ("automobile", "truck")}
-
-
 Size = TranslationConfig | AnchorsConfig
 
 
@@ -43,7 +41,10 @@ def load(config: Size, device: torch.device) -> Loaded:
         loaded = Loaded(_of_photos(photos.cifar10_pair(*CIFAR_PAIRS[config.task])))
     else:
         wide = (isinstance(config, TranslationConfig) and config.crop_from) or config.side
-        loaded = Loaded(_of_photos(photos.load(config.task.removeprefix(PHOTOS), wide, test_side=config.side)))
+        found = photos.load(config.task.removeprefix(PHOTOS), wide, test_side=config.side)
+        if isinstance(config, TranslationConfig):
+            photos.require_batch(found, config.batch)
+        loaded = Loaded(_of_photos(found))
     domains = loaded.domains
     if config.n_train:
         domains = domains._replace(a=domains.a[: config.n_train], b=domains.b[: config.n_train])
@@ -57,7 +58,7 @@ def load(config: Size, device: torch.device) -> Loaded:
 def digests(config: Size) -> dict[str, str]:
     """Digest of the content of every data set behind a config."""
     if config.task in DRAWN:
-        return {}  # their generators' versions stand in the protocols, and ALGORITHM_VERSION rises with them
+        return {}  # nothing is read; ALGORITHM_VERSION rises with the programs that draw them
     if config.task == "digits":
         return {name: datasets.digest(name) for name in ("mnist-5k", "uci-digits")}
     if config.task in CIFAR_PAIRS:
@@ -101,7 +102,7 @@ def _digits(config: Size) -> Loaded:
         data = datasets.load(name)
         (train, _), (test, labels) = data.split("train"), data.split("test")
         scaled = [resized(images, config.side, data.max_value) for images in (train, test)]
-        # The same number from either set in the training: a random part of the larger one.
+        # In random order, for the first n_train of them train.
         chosen = torch.randperm(len(train), generator=generator(A_SEED, "digits"))
         parts.append((scaled[0][chosen], scaled[1], labels))
     (a, test_a, truth_a), (b, test_b, truth_b) = parts

@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lib.claims import Reading
 from lib.execution.runs import Failed, Finished
 from lib.metrics import metric_name
 from lib.metrics.quality import extractor_for
 from lib.reporting.sheets import image_sheet
-from lib.reporting.tables import number
+from lib.reporting.tables import cell, number, reading
 from replications.papers import Results
 from replications.wgan2017.config import ImagesConfig
 from replications.wgan2017.presets import ARCHITECTURES
@@ -72,19 +71,6 @@ def label(experiment: str) -> str:
     if experiment in OPTIONS and experiment != "wgan-dcgan":
         return f"WGAN, DCGAN: {OPTIONS[experiment]}"
     return f"{ALGORITHMS[algorithm]}, {NAMES[architecture]}"
-
-
-def reading(found: Sequence[Finished], score: str) -> Reading | None:
-    """A score over the finished runs of one experiment; None where no run has it."""
-    scores = [o.scores[score] for o in found if score in o.scores and math.isfinite(o.scores[score].value)]
-    if not scores:
-        return None
-    return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit)
-
-
-def cell(found: Sequence[Finished], score: str, digits: int) -> str:
-    read = reading(found, score)
-    return "–" if read is None else number(read.mean, digits, read.spread)
 
 
 def estimates(results: Results) -> Figure:

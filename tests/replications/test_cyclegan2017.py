@@ -12,11 +12,12 @@ import pytest
 
 import lib.reporting
 from lib.claims import load_claims
+from lib.datasets import scenes
 from lib.execution.execute import Options, execute
 from lib.execution.runs import Finished, Store
 from replications import papers
 from replications.cyclegan2017 import PRESETS, compute, figures_scenes, figures_tasks, judge, plan, presets
-from replications.cyclegan2017.config import MixturesConfig, NetworksConfig, TranslationConfig
+from replications.cyclegan2017.config import ALGORITHM_VERSION, MixturesConfig, NetworksConfig, TranslationConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "replications" / "cyclegan2017"
 CLAIMS = load_claims(FOLDER / "claims.yaml")
@@ -210,6 +211,11 @@ def record(results: papers.Results, experiment: str) -> dict[str, float]:
     (outcome,) = results.finished(experiment)
     scores = json.loads((outcome.folder / "results.json").read_text())["scores"]
     return {name: score["value"] for name, score in scores.items()}
+
+
+def test_the_algorithms_version_rises_with_the_program_that_draws_scenes():
+    """Fingerprints of runs on drawn scenes hold no digest of data: change both together."""
+    assert (scenes.GENERATOR_VERSION, ALGORITHM_VERSION) == ("scenes-1", 1)
 
 
 def test_numbers_of_the_tables_are_those_of_results_json(results):

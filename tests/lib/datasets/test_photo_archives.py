@@ -174,7 +174,13 @@ def test_a_damaged_archive_leaves_nothing(root: Path) -> None:
     first = whole.index(b"\xff\xd8")
     other = {f"pear/{name}": data for name, data in files().items()}
     broken = whole[: first + 9] + b"?" + whole[first + 10 :]  # a byte of an image: its checksum tells
+    deflated = io.BytesIO()
+    with zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as archived:
+        archived.writestr(f"{NAME}/trainA/0.jpg", bytes(10_000))
+    stream = deflated.getvalue()
+    begun = stream.index(b".jpg") + 4
     for content, what in (
+        (stream[:begun] + b"\xff" + stream[begun + 1 :], f"{archive} is no sound .zip file (Error -3"),
         (broken, f"{archive} is no sound .zip file (Bad CRC-32"),
         (whole[:-30], f"{archive} is no sound .zip file (File is not a zip file)"),
         (packed(other), f"{archive} holds no images below {NAME}/: get it again."),

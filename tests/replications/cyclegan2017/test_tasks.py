@@ -229,6 +229,9 @@ def test_what_is_wrong_with_a_folder_is_one_sentence(root):
     assert "horses" in refusal("horses")
     fill(root / "few", {**COUNTS, "testB": 9})
     assert refusal("few") == "testB of few holds 9 images: scores take 10 at least, put more there."
+    fill(root / "small")
+    with pytest.raises(UserError, match=r"^trainA of small holds 12 images, fewer than a batch of 13: "):
+        load(replace(config_of("photos/small", n_train=0, n_test=0), batch=13), CPU)
     fill(root / "broken")
     (root / "broken" / "trainB" / "03.jpg").write_bytes(b"no JPEG")
     assert "trainB/03.jpg" in refusal("broken")
