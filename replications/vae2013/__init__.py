@@ -9,17 +9,19 @@ from lib.execution.workspace import Outcome, Workspace
 from lib.training.randomness import Streams
 from replications.vae2013.closed_forms import estimator_checks, linear_gaussian_checks, ppca
 from replications.vae2013.config import (
-    PRESETS,
     AevbConfig,
     BaselinesConfig,
     EstimatorsConfig,
     LinearGaussianConfig,
     PpcaConfig,
-    plan,
 )
 from replications.vae2013.evaluate import baselines, evaluate, sample_sheet
+from replications.vae2013.frames import FramesConfig, frame_baselines
 from replications.vae2013.networks import n_parameters
+from replications.vae2013.presets import PRESETS, plan
+from replications.vae2013.side_by_side import CurveConfig
 from replications.vae2013.train import train
+from replications.vae2013.wake_sleep import learning_curves
 
 __all__ = ["PRESETS", "compute", "plan"]
 
@@ -28,6 +30,10 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
     """One run of the plan, from its config to its scores."""
     config, streams = run.config, Streams(workspace.streams.seed)  # closed forms: small, in float64, on the CPU always
     match config:
+        case AevbConfig():
+            return _aevb(config, workspace)
+        case CurveConfig():
+            return learning_curves(config, workspace)
         case LinearGaussianConfig():
             return Outcome(linear_gaussian_checks(config, streams), [], {})
         case EstimatorsConfig():
@@ -36,8 +42,8 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
             return Outcome(ppca(config, datasets.load(config.data), streams), [], {})
         case BaselinesConfig():
             return Outcome(baselines(config, datasets.load(config.data)), [], {})
-        case AevbConfig():
-            return _aevb(config, workspace)
+        case FramesConfig():
+            return Outcome(frame_baselines(config, datasets.load(config.data)), [], {})
     raise TypeError(f"vae2013 has no runs of {type(config).__name__}")
 
 

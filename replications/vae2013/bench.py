@@ -13,8 +13,9 @@ from lib.execution.execute import deterministic
 from lib.timing import ratio_quartiles, take_turns
 from lib.training.provenance import device_name
 from lib.training.randomness import Streams
-from replications.vae2013.config import PRESETS, AevbConfig
+from replications.vae2013.config import AevbConfig
 from replications.vae2013.networks import adagrad, build
+from replications.vae2013.presets import PRESETS
 from replications.vae2013.train import Minibatches, aevb_step
 
 ROUNDS = 40

@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib.checks import to_uint8
 from lib.datasets import Dataset
 from lib.datasets.observation import dynamic_binarisation
 from lib.likelihood import elbo, importance_weighted_bound, parzen_score
 from lib.losses.elbo import bernoulli_log_likelihood, kl_to_standard_normal
+from lib.metrics.quality import quality
+from lib.models.batched_vae import GaussianVAE
 from lib.models.gaussian_vae import BernoulliVAE, Gaussian
 from lib.reporting.sheets import image_sheet
 from lib.results import Score, mean_score
@@ -62,7 +65,7 @@ def evaluate(model: BernoulliVAE, data: Dataset, config: AevbConfig, streams: St
     scores["active_units"] = _active_units(q_test, data)
     scores["knn_test"] = _knn_accuracy(q_train.mean, q_test.mean, data, f"posterior mean, {model.n_latent} dimensions")
     scores["parzen_test"] = parzen(model, data, config, streams)
-    return scores
+    return scores | digits_quality(model, data, streams)
 
 
 @torch.no_grad()
@@ -73,7 +76,7 @@ def parzen(model: BernoulliVAE, data: Dataset, config: AevbConfig, streams: Stre
     data set has no validation split, training images choose the kernel width.
     """
     z = torch.randn(config.n_parzen, model.n_latent, generator=streams.at("parzen"), device=streams.device)
-    samples = torch.sigmoid(model.logits(z))
+    samples = decoder_means(model, z)
     split = "validation" if "validation" in data.splits else "train"
     validation, test = (
         data.split(name)[0].flatten(1).float().div(data.max_value).to(streams.device) for name in (split, "test")
@@ -115,12 +118,29 @@ def _knn_accuracy(train: Tensor, test: Tensor, data: Dataset, features: str, nei
     return mean_score(right, "share", True, protocol)
 
 
-def sample_sheet(model: BernoulliVAE, streams: Streams, side: int = 10) -> Tensor:
+@torch.no_grad()
+def decoder_means(model: BernoulliVAE | GaussianVAE, z: Tensor) -> Tensor:
+    """E[x|z], pixels 0 .. 1: (N, Z) -> (N, D)."""
+    return torch.sigmoid(model.logits(z)) if isinstance(model, BernoulliVAE) else model.pixels(z).mean
+
+
+def sample_sheet(
+    model: BernoulliVAE | GaussianVAE, streams: Streams, shape: tuple[int, int] = (28, 28), side: int = 10
+) -> Tensor:
     """Decoder means of side^2 draws of z from the prior, the first ones drawn: uint8 (1, H, W)."""
     z = torch.randn(side**2, model.n_latent, generator=streams.at("samples"), device=streams.device)
-    with torch.no_grad():
-        means = torch.sigmoid(model.logits(z)).view(-1, 1, 28, 28)
+    means = decoder_means(model, z).view(-1, 1, *shape)
     return (image_sheet(means.cpu(), side) * 255).round().to(torch.uint8)
+
+
+def digits_quality(model: BernoulliVAE, data: Dataset, streams: Streams) -> dict[str, Score]:
+    """FID[digits-cnn] and its companions of as many decoder means as there are test images, against those."""
+    real = data.split("test")[0]
+    z = torch.randn(len(real), model.n_latent, generator=streams.at("quality"), device=streams.device)
+    samples = to_uint8(decoder_means(model, z)).view(-1, 1, 28, 28)
+    protocol = {"data": data.name, "data_sha256": data.digest, "split": "test", "images": "decoder means"}
+    scores, _ = quality(samples, real, data.name, seed=streams.seed, device=streams.device, protocol=protocol)
+    return scores
 
 
 def baselines(config: BaselinesConfig, data: Dataset) -> dict[str, Score]:

@@ -20,7 +20,8 @@ from lib.results import Score, mean_score
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.randomness import Streams
-from replications.vae2013.evaluate import ACTIVE_VARIANCE
+from replications.vae2013.evaluate import ACTIVE_VARIANCE, sample_sheet
+from replications.vae2013.frames import NEAR, near_in_time
 from replications.vae2013.side_by_side import (
     CurveConfig,
     Draws,
@@ -110,7 +111,9 @@ def learning_curves(config: CurveConfig, workspace: Workspace) -> Outcome:
     n_parameters = sum(p.numel() for p in model.parameters()) // config.n_models
     facts = {"learning_rates": rates, "trial_bounds": trials, "parameters": n_parameters}
     facts |= {name: values.tolist() for name, values in per_model.items()}
-    return Outcome(scores, state["history"], model.state_dict(), facts=facts)
+    height, width = data.images.shape[2:]
+    sheet = sample_sheet(model.alone(0), streams, (height, width))
+    return Outcome(scores, state["history"], model.state_dict(), sheet, facts)
 
 
 def trial_bounds(minibatches: Minibatches) -> dict[str, list[float]]:
@@ -163,6 +166,7 @@ def curve_point(
 UNITS = {  # of each measure, and whether more is better
     "elbo_train": ("nats/image", True), "elbo_test": ("nats/image", True), "gap": ("nats/image", False),
     "kl_test": ("nats/image", True), "active_units": ("units", True), "at_floor": ("share", False),
+    "near_test": ("share", True),
 }  # fmt: skip
 
 
@@ -172,7 +176,8 @@ def measures(
 ) -> dict[str, Tensor]:
     """Final numbers on whole splits, (R,) each: bounds, their gap, KL term, active units.
 
-    For Gaussian pixels also at_floor: the share of log variances at the declared floor, test pixels, z = q's mean.
+    For Gaussian pixels, which are those of a film, also near_test: see frames.near_in_time, of q's means; and
+    at_floor: the share of log variances at the declared floor, test pixels, z = q's mean.
     """
     rows = []
     for r in range(config.n_models):
@@ -185,6 +190,7 @@ def measures(
         row["kl_test"] = kl_to_standard_normal(*q).double().mean().item()
         row["active_units"] = float((q.mean.var(0) > ACTIVE_VARIANCE).sum())
         if isinstance(single, GaussianVAE):
+            row["near_test"] = near_in_time(q.mean).double().mean().item()
             row["at_floor"] = (single.pixels(q.mean).logvar <= config.logvar_floor).double().mean().item()
         rows.append(row)
     return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
@@ -197,8 +203,10 @@ def _score(name: str, per_model: Tensor, data: Dataset, config: CurveConfig) -> 
         "split": "train minus test" if name == "gap" else name.rpartition("_")[2], "estimator": "elbo",
         "observation": OBSERVED[config.observation], "draws": config.n_elbo_draws, "n_samples": config.n_samples,
     }  # fmt: skip
-    if name in ("kl_test", "active_units", "at_floor"):
+    if name in ("kl_test", "active_units", "at_floor", "near_test"):
         protocol |= {"split": "test", "estimator": name, "draws": 0}
+    if name == "near_test":
+        protocol["rule"] = f"the nearest other posterior mean is that of a frame at most {NEAR} away"
     if name == "active_units":
         protocol["rule"] = f"variance of the posterior mean > {ACTIVE_VARIANCE}"
     if config.observation == "gaussian":
