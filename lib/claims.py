@@ -22,6 +22,8 @@ TESTS = (  # the forms a claim's test may have
     {"score", "in_range"},
     {"increasing", "margin"},
     {"experiment", "column", "over", "spearman_at_least"},
+    {"ahead", "column", "over", "since"},
+    {"sooner", "column", "over", "since", "factor"},
 )
 KINDS = ("number", "order", "trend", "picture")
 SIGNIFICANCE = 0.025  # one-sided, of every order over seeds
@@ -126,11 +128,15 @@ def judge(claim: Mapping[str, Any], paper: str, preset: str, outcomes: Outcomes)
             word, why, measured = _judge_order(test, outcomes)
         elif "spearman_at_least" in test:
             word, why, measured = _judge_trend(test, outcomes)
+        elif "ahead" in test:
+            word, why, measured = _judge_ahead(test, outcomes)
+        elif "sooner" in test:
+            word, why, measured = _judge_sooner(test, outcomes)
         else:
             word, why, measured = _judge_number(claim, outcomes)
     except NotRun as missing:
         return say("not run", f"Not run: {missing}.")
-    involved = _experiments(test)
+    involved = experiments_of(test)
     lost = [run.name for run, outcome in outcomes if isinstance(outcome, Failed) and run.experiment in involved]
     if lost:
         word = "partly" if word == "replicated" else word
@@ -219,6 +225,53 @@ def _judge_trend(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
     return word, why, ", ".join(f"{value:.3f}" for value in correlations)
 
 
+def _judge_ahead(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
+    """Of each pair leader: rival, the leader's median curve above the rival's at every point both have from `since`."""
+    held, parts = 0, []
+    for leader, rival in test["ahead"].items():
+        ours, theirs = (_median_curve(name, test, outcomes) for name in (leader, rival))
+        leads = [ours[at] - theirs[at] for at in ours.keys() & theirs.keys()]
+        if not leads:
+            raise NotRun(f"the curves of {leader} and {rival} share no point from {test['since']:,} on")
+        held += min(leads) > 0
+        parts.append(f"{leader} {sum(lead > 0 for lead in leads)} of {len(leads)}, least lead {min(leads):.3g}")
+    why = f"Median curves; ahead at every shared point in {held} of {len(parts)} pairs."
+    return _share(held, len(parts)), why, "; ".join(parts)
+
+
+def _judge_sooner(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str, str]:
+    """Of each pair, the leader's median curve reaches the rival's last value at 1 / `factor` of the rival's end."""
+    held, parts = 0, []
+    for leader, rival in test["sooner"].items():
+        ours, theirs = (_median_curve(name, test, outcomes) for name in (leader, rival))
+        end = max(theirs)
+        there = [at for at, value in ours.items() if value >= theirs[end]]
+        factor = end / min(there) if there else 0.0
+        held += factor >= test["factor"]
+        from_the_start = bool(there) and min(there) == min(ours)  # so it may have been there before
+        parts.append(f"{leader} {'≥ ' if from_the_start else ''}{factor:.3g}" if there else f"{leader} not reached")
+    why = f"Median curves; sooner by a factor of at least {test['factor']:g} in {held} of {len(parts)} pairs."
+    return _share(held, len(parts)), why, "; ".join(parts)
+
+
+def _median_curve(experiment: str, test: Mapping[str, Any], outcomes: Outcomes) -> dict[float, float]:
+    """Point -> median over all models, from `since` on. A run of R models has columns `<column>_0` .. `_<R - 1>`.
+
+    Medians, for one model that blew up would be the mean.
+    """
+    column, values = test["column"], dict[float, list[float]]()
+    for outcome in _finished(experiment, outcomes):
+        for row in outcome.history():
+            models = [row[name] for name in row if name.removeprefix(f"{column}_").isdecimal()] or [row[column]]
+            if row[test["over"]] >= test["since"]:
+                values.setdefault(row[test["over"]], []).extend(models)
+    return {at: statistics.median(found) for at, found in values.items()}
+
+
+def _share(held: int, of: int) -> Word:
+    return "replicated" if held == of else "partly" if held else "not replicated"
+
+
 def read_score(name: str, outcomes: Outcomes) -> Reading:
     """`experiment.score` over all finished seeds; the first dot divides the two.
 
@@ -249,8 +302,11 @@ def _planned(name: str, outcomes: Outcomes) -> int:
     return sum(run.experiment == name.split(".", 1)[0] for run, _ in outcomes)
 
 
-def _experiments(test: Mapping[str, Any]) -> set[str]:
-    names = test.get("increasing") or [test.get("score") or f"{test['experiment']}.{test['column']}"]
+def experiments_of(test: Mapping[str, Any]) -> set[str]:
+    """The experiments whose runs a claim's test reads."""
+    if pairs := test.get("ahead") or test.get("sooner"):
+        return {name for pair in pairs.items() for name in pair}
+    names = test.get("increasing") or [test.get("score") or test["experiment"]]
     return {name.split(".", 1)[0] for name in names}
 
 

@@ -12,7 +12,7 @@ import scipy.stats
 import yaml
 
 from lib import claims
-from lib.claims import Outcomes, Verdict, counts, fallen, judge, load_claims, reported_text
+from lib.claims import Outcomes, Verdict, counts, experiments_of, fallen, judge, load_claims, reported_text
 from lib.execution.runs import Failed, Finished, Run, history_csv
 from lib.results import Score
 from lib.training.provenance import REPOSITORY
@@ -210,6 +210,80 @@ class TestTrend:
         assert got.measured == "1.000, 0.800"
 
 
+class TestCurves:
+    @pytest.fixture
+    def curve(self, tmp_path: Path) -> Callable[..., tuple[Run, Finished]]:
+        """One run: what each point's columns hold, as curve("a", {10: {"level": 1}}), and its seed."""
+
+        def finished(experiment: str, points: dict[int, dict[str, float]], seed: int = 0) -> tuple[Run, Finished]:
+            folder = tmp_path / f"{experiment}{seed}"
+            folder.mkdir()
+            (folder / "history.csv").write_text(history_csv([{"samples": at, **row} for at, row in points.items()]))
+            return run(experiment, seed), Finished(run(experiment, seed), folder, {}, {}, {})
+
+        return finished
+
+    @staticmethod
+    def plain(*values: float) -> dict[int, dict[str, float]]:
+        return {10 ** (n + 1): {"level": value, "level_other": 99} for n, value in enumerate(values)}
+
+    AHEAD = claim({"ahead": {"a": "b"}, "column": "level", "over": "samples", "since": 100}, "order")
+    SOONER = claim({"sooner": {"a": "b"}, "column": "level", "over": "samples", "since": 10, "factor": 10}, "order")
+
+    @pytest.mark.parametrize(
+        ("ours", "theirs", "word"),
+        [
+            ((0, 2, 3), (5, 1, 2), "replicated"),  # the first point lies before `since`
+            ((0, 2, 2), (0, 1, 2), "not replicated"),  # level is not ahead
+            ((0, 2, 3, 1), (0, 1, 2), "replicated"),  # a point that only one has does not count
+            ((9, 1, 3), (0, 2, 2), "not replicated"),
+        ],
+    )
+    def test_ahead(self, curve: Any, ours: Sequence[float], theirs: Sequence[float], word: str) -> None:
+        got = verdict(self.AHEAD, [curve("a", self.plain(*ours)), curve("b", self.plain(*theirs))])
+        assert got.verdict == word
+
+    def test_ahead_counts_points_and_pairs(self, curve: Any) -> None:
+        two = claim({**self.AHEAD["test"], "ahead": {"a": "b", "c": "b"}})
+        values = {"a": (0, 3, 4), "b": (0, 1, 2), "c": (0, 0, 5)}
+        runs = [curve(name, self.plain(*each)) for name, each in values.items()]
+            curve(name, self.plain(*values)) for name, values in (("a", (0, 3, 4)), ("b", (0, 1, 2)), ("c", (0, 0, 5)))
+        ]
+        got = verdict(two, runs)
+        assert (got.verdict, got.measured) == ("partly", "a 2 of 2, least lead 2; c 1 of 2, least lead -1")
+        assert "in 1 of 2 pairs" in got.why
+
+    def test_medians_over_seeds_and_over_models(self, curve: Any) -> None:
+        models = {100: {"level": -1e9, "level_0": -4e9, "level_1": 1.0, "level_2": 2.0}}
+        seeds_of_a = [curve("a", {100: {"level": value}}, seed) for seed, value in enumerate((-50.0, 1.5, 7.0))]
+        got = verdict(self.AHEAD, [*seeds_of_a, curve("b", models)])
+        assert (got.verdict, got.measured) == ("replicated", "a 1 of 1, least lead 0.5")
+
+    def test_curves_without_a_shared_point_are_not_judged(self, curve: Any) -> None:
+        got = verdict(self.AHEAD, [curve("a", {10: {"level": 1}, 100: {"level": 1}}), curve("b", {1000: {"level": 0}})])
+        assert (got.verdict, got.why) == ("not run", "Not run: the curves of a and b share no point from 100 on.")
+
+    @pytest.mark.parametrize(
+        ("ours", "word", "measured"),
+        [
+            ((0, 5, 5, 5), "replicated", "a 10"),
+            ((0, 4, 5, 5), "not replicated", "a 1"),
+            ((5, 0, 0, 0), "replicated", "a ≥ 100"),  # there at its first point
+            ((0, 0, 0, 4), "not replicated", "a not reached"),
+            ((0, 0, 0, 6), "not replicated", "a 0.1"),
+        ],
+    )
+    def test_sooner(self, curve: Any, ours: Sequence[float], word: str, measured: str) -> None:
+        got = verdict(self.SOONER, [curve("a", self.plain(*ours)), curve("b", self.plain(0, 9, 5))])
+        assert (got.verdict, got.measured) == (word, measured)
+
+    def test_missing_and_diverged_runs(self, curve: Any) -> None:
+        runs = [curve("a", self.plain(0, 3)), curve("b", self.plain(0, 1))]
+        assert verdict(self.AHEAD, runs[:1]).why == "Not run: all of the runs of b are not computed."
+        got = verdict(self.AHEAD, [*runs, diverged("b", 1)])
+        assert (got.verdict, "b seed 1" in got.why) == ("partly", True)
+
+
 class TestNotJudged:
     def test_until_is_not_run_at_any_preset(self) -> None:
         later = {key: value for key, value in claim({}).items() if key not in ("test", "presets", "protocol")}
@@ -358,11 +432,9 @@ class TestPapers:
         """A misspelt experiment would be "not run" for ever, and say so of runs that nobody plans."""
         paper = papers.load(key)
         for tested in (c for c in paper.document["claims"] if "test" in c):
-            test = tested["test"]
-            names = test.get("increasing") or [test.get("score") or f"{test['experiment']}.{test['column']}"]
             for preset in tested["presets"]:
                 planned = {run.experiment for run in papers.plan(key, preset)}
-                assert {name.split(".", 1)[0] for name in names} <= planned, tested["id"]
+                assert experiments_of(tested["test"]) <= planned, tested["id"]
 
     @pytest.mark.parametrize("key", papers.known())
     def test_nothing_is_judged_without_runs(self, key: str) -> None:
