@@ -247,8 +247,6 @@ class TestCurves:
         two = claim({**self.AHEAD["test"], "ahead": {"a": "b", "c": "b"}})
         values = {"a": (0, 3, 4), "b": (0, 1, 2), "c": (0, 0, 5)}
         runs = [curve(name, self.plain(*each)) for name, each in values.items()]
-            curve(name, self.plain(*values)) for name, values in (("a", (0, 3, 4)), ("b", (0, 1, 2)), ("c", (0, 0, 5)))
-        ]
         got = verdict(two, runs)
         assert (got.verdict, got.measured) == ("partly", "a 2 of 2, least lead 2; c 1 of 2, least lead -1")
         assert "in 1 of 2 pairs" in got.why
