@@ -245,10 +245,10 @@ class TestCurves:
 
     def test_ahead_counts_points_and_pairs(self, curve: Any) -> None:
         two = claim({**self.AHEAD["test"], "ahead": {"a": "b", "c": "b"}})
-        values = {"a": (0, 3, 4), "b": (0, 1, 2), "c": (0, 0, 5)}
+        values = {"a": (0, 3, 4), "b": (0, 1, 2), "c": (0, 1, 5)}
         runs = [curve(name, self.plain(*each)) for name, each in values.items()]
         got = verdict(two, runs)
-        assert (got.verdict, got.measured) == ("partly", "a 2 of 2, least lead 2; c 1 of 2, least lead -1")
+        assert (got.verdict, got.measured) == ("partly", "a 2 of 2, least lead 2; c 1 of 2, least lead 0")
         assert "in 1 of 2 pairs" in got.why
 
     def test_medians_over_seeds_and_over_models(self, curve: Any) -> None:
