@@ -1,4 +1,7 @@
-"""The AEVB training step beside its floor (its bare matrix products) and beside the plain textbook loop."""
+"""The AEVB training step beside its floor (its bare matrix products) and beside the plain textbook loop.
+
+And many models side by side, beside as many one after another.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -11,11 +14,15 @@ from torch.nn import functional as F
 from lib import datasets
 from lib.execution.execute import deterministic
 from lib.timing import ratio_quartiles, take_turns
+from lib.training.checkpoints import training_tensors
+from lib.training.graphs import CapturedStep
 from lib.training.provenance import device_name
 from lib.training.randomness import Streams
+from replications.vae2013 import side_by_side, wake_sleep
 from replications.vae2013.config import AevbConfig
 from replications.vae2013.networks import adagrad, build
 from replications.vae2013.presets import PRESETS
+from replications.vae2013.side_by_side import CurveConfig
 from replications.vae2013.train import Minibatches, aevb_step
 
 ROUNDS = 40
@@ -24,27 +31,88 @@ ROUNDS = 40
 def measure(latents: tuple[int, ...] = (3, 20, 200), rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """One row for each N_z: milliseconds a step (median over rounds), and ratios to the floor within each round.
 
-    The contenders take turns in every round, so whatever else the machine does strikes them alike. One CPU thread.
+    On one thread, as runs have, and at 20 latents on two; then models side by side, on the CPU and on a GPU where there
+    is one. The contenders take turns in every round, so whatever else the machine does strikes them alike.
     """
+    steps = [(n, 1) for n in latents] + [(20, 2)]
+    rows = [measure_step(PRESETS["laptop"][f"aevb-nz{n}"], threads, rounds) for n, threads in steps]
+    batched = [("cpu", 3, 1), ("cpu", 3, 2), ("cpu", 10, 2)]
+    if torch.cuda.is_available():
+        batched.append(("cuda", 10, 1))
+    return rows + [measure_side_by_side(*case, rounds) for case in batched]
+
+
+def measure_step(config: AevbConfig, threads: int, rounds: int) -> dict[str, Any]:
     with deterministic("cpu"):
-        return [_measure(PRESETS["laptop"][f"aevb-nz{n}"], rounds) for n in latents]
-
-
-def _measure(config: Any, rounds: int) -> dict[str, Any]:
-    contenders = _contenders(config)
-    times = take_turns(contenders, rounds)
+        torch.set_num_threads(threads)
+        times = take_turns(_contenders(config), rounds)
     ms = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
     row: dict[str, Any] = {
         "case": f"{config.n_latent} latents",
         "device": device_name(torch.device("cpu")),
-        "threads": 1,
+        "threads": threads,
     }
     row |= {f"{name} ms": round(value, 3) for name, value in ms.items()}
     for name in ("step", "textbook"):
         row[f"{name} / floor"] = ratio_quartiles(times[name], times["floor"])
     row["images/s"] = round(config.batch / ms["step"] * 1e3)
-    row["floor GFLOP/s"] = round(_products_flop(config) / ms["floor"] / 1e6, 1)
+    row["minutes a million images"] = round(ms["step"] * 1e3 / config.batch / 60, 2)  # the paper's: 20 to 40
+    flop = products_flop(config.batch, 784, config.n_hidden, config.n_latent)
+    row |= {f"{name} GFLOP/s": round(flop / ms[name] / 1e6, 1) for name in ("floor", "step")}  # the paper's: 40
     return row
+
+
+def measure_side_by_side(device: str, n_models: int, threads: int, rounds: int) -> dict[str, Any]:
+    """One step of n_models models in one program beside one step each, one after another; minibatches included.
+
+    On a GPU both are captured, as in training, and each call waits for the device.
+    """
+    single = PRESETS["laptop"]["aevb-nz20"]
+    together = CurveConfig(single.data, "aevb", single.n_latent, single.n_samples, n_models=n_models)
+    with deterministic(device):
+        torch.set_num_threads(threads)
+        streams = Streams(0, torch.device(device))
+        images = datasets.load(single.data).split("train")[0].flatten(1).to(device)
+        alone = [_alone(single, images, Streams(seed, torch.device(device))) for seed in range(n_models)]
+        model = side_by_side.build(together, images.shape[1], streams)
+        optimizer = side_by_side.adagrad(model, [0.01] * n_models, together, len(images))
+        minibatches, count = side_by_side.Minibatches(images, together, streams), iter(range(10**9))
+        moving = training_tensors(model=model, optimizer=optimizer)
+        update = CapturedStep(
+            lambda *draws: wake_sleep.aevb_step(model, optimizer, side_by_side.Draws(*draws)), moving, streams.device
+        )
+
+        def take(*steps: Callable[[], object]) -> None:
+            for step in steps:
+                step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        contenders: dict[str, Callable[[], object]] = {
+            "together": lambda: take(lambda: update(*minibatches(next(count)))),
+            "one after another": lambda: take(*alone),
+            "one": lambda: take(alone[0]),
+        }
+        times = take_turns(contenders, rounds)
+    row: dict[str, Any] = {
+        "case": f"{n_models} models of 20 latents, {device}",
+        "device": device_name(torch.device(device)),
+        "threads": threads,
+    }
+    row |= {f"{name} ms": round(1e3 * statistics.median(seconds), 3) for name, seconds in times.items()}
+    # Asked: on a CPU at most 1 of the former; on a GPU, with ten models, at most 2 of the latter.
+    ratios = {f"together / {name}": ratio_quartiles(times["together"], times[name]) for name in list(contenders)[1:]}
+    return row | ratios
+
+
+def _alone(config: AevbConfig, images: Tensor, streams: Streams) -> Callable[[], object]:
+    """A call that takes the next training step of a model of its own."""
+    minibatches, count = Minibatches(images, config, streams), iter(range(10**9))
+    model = build(config, images.shape[1], streams)
+    optimizer = adagrad(model, 0.01, config, len(images))
+    moving = training_tensors(model=model, optimizer=optimizer)
+    update = CapturedStep(lambda x, noise: aevb_step(model, optimizer, x, noise), moving, streams.device)
+    return lambda: update(*minibatches(next(count)))
 
 
 def _contenders(config: AevbConfig) -> dict[str, Callable[[], object]]:
@@ -86,10 +154,12 @@ def bare_products(config: AevbConfig, n_pixels: int) -> Callable[[], object]:
     return products
 
 
-def _products_flop(config: AevbConfig, n_pixels: int = 784) -> float:
-    """Two operations a multiply-add: 3 products a layer (forward, weights, inputs), but no input gradient for x."""
-    m, h, z = config.batch, config.n_hidden, config.n_latent
-    return 2.0 * m * (2 * n_pixels * h + 3 * 2 * z * h + 3 * z * h + 3 * h * n_pixels)
+def products_flop(m: int, d: int, h: int, z: int) -> float:
+    """Of one AEVB step on m images of d pixels, h hidden units, z latents. Two operations a multiply-add.
+
+    Three products a layer (forward, weights, inputs), but no input gradient for x.
+    """
+    return 2.0 * m * (2 * d * h + 3 * 2 * z * h + 3 * z * h + 3 * h * d)
 
 
 class Textbook:

@@ -240,6 +240,14 @@ def test_code_and_claims_name_the_same_departures():
 
 
 def test_the_benchmark_compares_equal_arithmetic():
-    row = bench.measure(latents=(3,), rounds=4)[0]
+    row = bench.measure_step(PRESETS["laptop"]["aevb-nz3"], threads=1, rounds=4)
     assert row["step ms"] > row["floor ms"] > 0  # the floor is a part of the step
     assert row["textbook ms"] > row["floor ms"]
+    assert row["step GFLOP/s"] == pytest.approx(row["floor GFLOP/s"] * row["floor ms"] / row["step ms"], rel=0.01)
+    assert bench.products_flop(1, 784, 500, 20) == 2 * (5 * 784 * 500 + 9 * 20 * 500)
+
+
+def test_models_side_by_side_are_timed_beside_one_after_another():
+    row = bench.measure_side_by_side("cpu", n_models=2, threads=1, rounds=4)
+    assert row["one after another ms"] == pytest.approx(2 * row["one ms"], rel=0.5)
+    assert row["together / one"][1] > 1
