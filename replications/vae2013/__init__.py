@@ -41,7 +41,7 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
         case PpcaConfig():
             return Outcome(ppca(config, datasets.load(config.data), streams), [], {})
         case BaselinesConfig():
-            return Outcome(baselines(config, datasets.load(config.data)), [], {})
+            return Outcome(baselines(config, datasets.load(config.data), streams), [], {})
         case FramesConfig():
             return Outcome(frame_baselines(config, datasets.load(config.data)), [], {})
     raise TypeError(f"vae2013 has no runs of {type(config).__name__}")

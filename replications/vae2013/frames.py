@@ -11,6 +11,7 @@ from lib.models.gaussian_vae import Gaussian
 from lib.results import Score, mean_score
 from replications.vae2013.side_by_side import evaluation_images
 
+FRAME = 28, 20  # pixels of a frame
 NEAR = 2  # ours: frames to either side that count as near
 
 

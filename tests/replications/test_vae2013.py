@@ -192,7 +192,7 @@ def test_scores_of_a_run_are_bounds_in_order_with_errors(data, tmp_path):
 
 def test_the_independent_pixel_baseline_is_what_the_fact_sheet_found(data):
     """-205.8 on full MNIST's test set; MNIST-5k's 1,000 test digits may differ by sampling, 4 standard errors."""
-    scores = baselines(PRESETS["laptop"]["baselines"], data)
+    scores = baselines(PRESETS["laptop"]["baselines"], data, Streams(0))
     assert scores["pixels_test"].value == pytest.approx(-205.8, abs=4 * scores["pixels_test"].stderr)
     assert scores["knn_pixels_test"].value > 0.9 > scores["knn_pca_test"].value > 0.2
 
