@@ -15,6 +15,7 @@ from replications.vae2013.config import (
     PpcaConfig,
 )
 from replications.vae2013.frames import FramesConfig
+from replications.vae2013.marginal import MarginalConfig
 from replications.vae2013.side_by_side import CurveConfig
 
 LATENTS = (200, 20, 10, 5, 3, 2)  # figures 2, 4 and 5; the longest run first
@@ -36,6 +37,16 @@ def frey(latents: Sequence[int], **values: Any) -> dict[str, Any]:
     return {f"frey-{a}-nz{n}": CurveConfig(algorithm=a, n_latent=n, **values) for a in algorithms for n in latents}
 
 
+def marginal(small: int, large: int, **values: Any) -> dict[str, Any]:
+    """Figure 3: three algorithms, few and many training images."""
+    algorithms: tuple[Literal["mcem", "wake-sleep", "aevb"], ...] = ("mcem", "wake-sleep", "aevb")
+    return {
+        f"marginal-{algorithm}-{size}": MarginalConfig(algorithm=algorithm, n_train=n_train, **values)
+        for algorithm in algorithms
+        for size, n_train in (("large", large), ("small", small))
+    }
+
+
 def _presets() -> Mapping[str, Mapping[str, Any]]:
     tiny: dict[str, Any] = {"n_samples": 1_000, "n_trial_steps": 2, "n_models": 2, "n_curve_images": 100}
     return {
@@ -43,6 +54,8 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **aevb((20, 2), data="mnist-5k", n_samples=4_000, n_hidden=20, n_trial_steps=3, n_curve_images=200,
                    n_elbo_draws=2, n_importance=3, n_parzen=500, n_parzen_validation=100),
             **wake_sleep((20,), data="mnist-5k", n_hidden=20, **tiny),
+            **marginal(100, 200, data="mnist-5k", n_samples=500, n_points=2, n_models=2, n_trial_steps=2, n_hidden=20,
+                       n_images=5, n_posterior=10, burn_in=5, n_start=4, n_importance=10),
             "linear-gaussian": LinearGaussianConfig(n_points=100, n_repeats=10, n_monte_carlo=100_000),
             "estimators": EstimatorsConfig(n_points=20, n_importance=(1, 5), n_distributions=10, n_posterior=20),
             "ppca": PpcaConfig("mnist-5k", n_latent=(2,)),
@@ -54,6 +67,9 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
         "laptop": {
             **aevb(LATENTS, data="mnist-5k", n_samples=120_000),
             **wake_sleep((200, 20, 10, 5, 3), data="mnist-5k", n_samples=68_100),
+            # DEVIATION vae2013-D30, D31, D32: fewer images and samples, rougher estimates.
+            **marginal(1000, 4000, data="mnist-5k", n_samples=40_000, n_points=2, n_images=100, burn_in=40,
+                       n_importance=500),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
             "ppca": PpcaConfig("mnist-5k"),
@@ -64,6 +80,7 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **wake_sleep((200, 20, 10, 5, 3), data="mnist", n_samples=10_000_000),
             **frey(FREY_LATENTS, n_samples=10_000_000),
             **aevb(LATENTS, data="mnist", n_samples=10_000_000),
+            **marginal(1000, 50_000, data="mnist", n_samples=1_000_000, n_points=10),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
             "ppca": PpcaConfig("mnist"),
