@@ -16,6 +16,7 @@ from replications.vae2013.side_by_side import CurveConfig
 ALGORITHMS = {"aevb": "AEVB", "wake-sleep": "wake-sleep"}  # also the order of colours
 STYLES = {"train": "--", "test": "-"}
 TITLES = {"mnist": "MNIST", "mnist-5k": "MNIST-5k", "frey-face": "Frey Face"}
+PIXELS = {"mnist": 784, "mnist-5k": 784, "frey-face": 560}
 START = 1000  # samples: before it the curves are still on their way from the random start
 ROOM = 0.06  # of a panel's height, above and below what it shows
 
@@ -173,6 +174,46 @@ def bounds_table(results: Results) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+# Products of pixels and hidden units for each image: encoder, and decoder for each output that a pixel has. AEVB: the
+# encoder forward and its weights' gradient; the decoder forward, its weights' gradient and its input's. Wake-sleep has
+# the encoder forward once more, on dreams, and the decoder forward once more, to dream.
+PRODUCTS = {"aevb": (2, 3), "wake-sleep": (3, 4)}
+
+
+def large_flop(config: AevbConfig | CurveConfig, n_pixels: int) -> float:
+    """Of one image in training, in the products that grow with the number of pixels; two operations a multiply-add."""
+    algorithm = config.algorithm if isinstance(config, CurveConfig) else "aevb"
+    outputs = 2 if config.observation == "gaussian" else 1
+    encoder, decoder = PRODUCTS[algorithm]
+    return 2.0 * n_pixels * config.n_hidden * (encoder + outputs * decoder)
+
+
+def speed_table(results: Results) -> pd.DataFrame:
+    """Minutes a million samples of whole runs, evaluation included, and the rate of products; and the paper's own."""
+    rows = []
+    for outcome in results.finished():
+        config = outcome.run.config
+        if outcome.run.seed or not isinstance(config, AevbConfig | CurveConfig):
+            continue
+        n_models = config.n_models if isinstance(config, CurveConfig) else 1
+        samples, seconds = n_models * config.n_samples, max(outcome.provenance["wall_seconds"], 1e-3)
+        rate = samples * large_flop(config, PIXELS[config.data]) / seconds / 1e9
+        rows.append(
+            {
+                "run": f"{outcome.run.experiment}, seed 0",
+                "models × samples": f"{n_models} × {config.n_samples:,}",
+                "device": f"{outcome.provenance['device']}, {outcome.provenance['threads']} thread",
+                "minutes a million samples": number(seconds / 60 / samples * 1e6, 2),
+                "GFLOP/s in large products": number(rate, 1),
+            }
+        )
+    paper = dict.fromkeys(rows[0], "–") | {
+        "run": "the paper, section 5", "device": "Intel Xeon", "minutes a million samples": "20 to 40",
+        "GFLOP/s in large products": "40",
+    }  # fmt: skip
+    return pd.DataFrame([*rows, paper])
 
 
 def captions(results: Results) -> dict[str, str]:

@@ -4,15 +4,19 @@ import math
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib.execution.execute import Options, execute
 from lib.execution.runs import Run, Store
 from lib.execution.workspace import Outcome
 from lib.results import Score
+from lib.training.randomness import Streams
 from replications.papers import Results
 from replications.vae2013 import figures_wake_sleep as figures
 from replications.vae2013.config import AevbConfig
-from replications.vae2013.side_by_side import CurveConfig
+from replications.vae2013.side_by_side import CurveConfig, Minibatches, adagrad, build
+from replications.vae2013.wake_sleep import STEPS
 
 SCORES = {
     name: Score(value, error, "nats/image", True, 2, {"averaged_over": "models"})
@@ -136,3 +140,32 @@ def test_captions_say_what_was_measured_and_vanish_without_runs(results):
     assert figures.leads_table(empty).empty
     figures.learning_curves(empty)
     plt.close("all")
+
+
+def test_large_products_are_those_that_torch_counts():
+    """By torch's own counter, less the products with latents; wake-sleep's and AEVB's, both kinds of pixels."""
+    for algorithm, step in STEPS.items():
+        for observation, name in (("bernoulli", "mnist-5k"), ("gaussian", "frey-face")):
+            n_pixels = figures.PIXELS[name]
+            config = CurveConfig(name, algorithm, 1, 100, observation, n_models=2, n_hidden=50, batch=3)
+            streams = Streams(0)
+            model = build(config, n_pixels, streams)
+            draws = Minibatches(torch.zeros(9, n_pixels, dtype=torch.uint8), config, streams)(0)
+            optimizer = adagrad(model, [0.01, 0.01], config, 9)
+            with FlopCounterMode(display=False) as counter:
+                step(model, optimizer, draws)
+            small = 2 * 2 * 3 * 50 * (9 if algorithm == "aevb" else 12)  # at most: layers to and from one latent
+            excess = counter.get_total_flops() - 2 * 3 * figures.large_flop(config, n_pixels)
+            assert 0 < excess <= small, (algorithm, observation)
+
+
+def test_the_paper_stands_below_our_speed(results):
+    rows = figures.speed_table(results).to_dict("records")
+    assert [row["run"] for row in rows][-1] == "the paper, section 5"
+    assert len(rows) == 7  # no seed but 0
+    row = next(row for row in rows if row["run"].startswith("wake-sleep-nz3"))
+    assert row["models × samples"] == "3 × 10,000"
+    seconds = next(o for o in results.finished() if o.run.experiment == "wake-sleep-nz3").provenance["wall_seconds"]
+    assert float(row["minutes a million samples"]) == pytest.approx(seconds / 60 / 0.03, abs=0.006)
+    rate = 3 * 10_000 * 2 * 784 * 500 * 7 / seconds / 1e9
+    assert float(row["GFLOP/s in large products"].replace(",", "")) == pytest.approx(rate, rel=0.01, abs=0.06)
