@@ -23,7 +23,6 @@ from replications.papers import Results
 from replications.vae2013.config import AevbConfig
 from replications.vae2013.evaluate import binarised
 
-PANELS = (3, 5, 10, 20, 200)  # figure 2, MNIST
 SHEETS = (2, 5, 10, 20)  # figure 5
 
 
@@ -40,37 +39,6 @@ def first(results: Results, n_latent: int) -> Finished | None:
     """The finished run of lowest seed with n_latent latents; None where the preset has none."""
     found = results.finished(f"aevb-nz{n_latent}")
     return found[0] if found else None
-
-
-def curves(results: Results) -> pd.DataFrame:
-    """Figure 2 as long data: N_z, seed, samples evaluated, images, bound in nats per image."""
-    rows = [
-        {"N_z": o.run.config.n_latent, "seed": o.run.seed, "samples": row["samples"], "images": split,
-         "bound": row[f"elbo_{split}"]}
-        for o in results.finished() if isinstance(o.run.config, AevbConfig)
-        for row in o.history() for split in ("train", "test")
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def learning_curves(results: Results) -> Figure:
-    """Figure 2: the bound against samples evaluated, a panel for each N_z, mean and range over seeds."""
-    data = curves(results)
-    panels = [n for n in PANELS if n in set(data["N_z"])]
-    figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.1), sharey=True, squeeze=False, layout="constrained")
-    colours = dict(zip(("train", "test"), sns.color_palette(n_colors=2), strict=True))
-    # Aggregated here, for seaborn's own estimator takes three seconds for what takes a tenth of one.
-    spread = data.groupby(["N_z", "images", "samples"])["bound"].agg(["mean", "min", "max"])
-    for axis, n_latent in zip(axes[0], panels, strict=True):
-        for images, style in (("train", "--"), ("test", "-")):
-            rows = spread.loc[n_latent, images]
-            axis.plot(rows.index, rows["mean"], style, color=colours[images], label=images)
-            axis.fill_between(rows.index, rows["min"], rows["max"], color=colours[images], alpha=0.25, linewidth=0)
-        axis.set(xscale="log", title=f"$N_z$ = {n_latent}", xlabel="samples evaluated", ylim=(-250, -100))
-        axis.set_xlim(left=1e3)
-    axes[0][0].set_ylabel("bound, nats per image")
-    axes[0][0].legend(title="images", loc="lower right")
-    return figure
 
 
 def manifold(model: BernoulliVAE, side: int = 20) -> Figure:
