@@ -17,6 +17,7 @@ from replications.vae2013.config import (
 )
 from replications.vae2013.evaluate import baselines, evaluate, sample_sheet
 from replications.vae2013.frames import FramesConfig, frame_baselines
+from replications.vae2013.iwae import IwaeConfig, iwae
 from replications.vae2013.marginal import MarginalConfig
 from replications.vae2013.monte_carlo_em import figure_three
 from replications.vae2013.networks import n_parameters
@@ -36,6 +37,8 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
             return _aevb(config, workspace)
         case CurveConfig():
             return learning_curves(config, workspace)
+        case IwaeConfig():
+            return iwae(config, workspace)
         case MarginalConfig():
             return figure_three(config, workspace)
         case LinearGaussianConfig():

@@ -30,6 +30,10 @@ class AevbConfig:
     n_importance: int = 50  # ours: k of the final importance-weighted bound
     n_parzen: int = 10_000  # Goodfellow et al. 2014, parzen_ll.py: samples behind a Parzen score
     n_parzen_validation: int = 1000  # Goodfellow et al. 2014, parzen_ll.py: images that choose its kernel width
+    n_few: int = 0  # ours: test images behind the bounds that cost most, annealing among them; 0 is none
+    n_distributions: int = 500  # ours: of annealing; Wu et al. 2017 take 10,000
+    n_chains: int = 8  # ours; Wu et al. 2017 take 16
+    n_leapfrog: int = 5  # ours; Wu et al. 2017 take 10
 
 
 @dataclass(frozen=True)

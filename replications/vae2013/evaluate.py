@@ -19,6 +19,7 @@ from lib.reporting.sheets import image_sheet
 from lib.results import Score, mean_score
 from lib.training.randomness import Streams, generator
 from replications.vae2013.config import AevbConfig, BaselinesConfig
+from replications.vae2013.likelihoods import BernoulliModel, bracket
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2015: a unit is active if the variance of its posterior mean over data exceeds it
 
@@ -65,7 +66,10 @@ def evaluate(model: BernoulliVAE, data: Dataset, config: AevbConfig, streams: St
     scores["active_units"] = _active_units(q_test, data)
     scores["knn_test"] = _knn_accuracy(q_train.mean, q_test.mean, data, f"posterior mean, {model.n_latent} dimensions")
     scores["parzen_test"] = parzen(model, data, config, streams)
-    return scores | digits_quality(model, data, streams)
+    scores |= digits_quality(model, data, streams)
+    if config.n_few:
+        scores |= bracket(model, test[: config.n_few], config, _observed(data, "test"), streams)
+    return scores
 
 
 @torch.no_grad()
@@ -86,13 +90,15 @@ def parzen(model: BernoulliVAE, data: Dataset, config: AevbConfig, streams: Stre
 
 
 def _protocol(data: Dataset, split: str, estimator: str, draws: int) -> dict[str, Any]:
+    return {**_observed(data, split), "estimator": estimator, "draws": draws}
+
+
+def _observed(data: Dataset, split: str) -> dict[str, Any]:
     return {
         "data": data.name,
         "data_sha256": data.digest,
         "split": split,
         "observation": "dynamic-binarised, one fixed draw for evaluation",
-        "estimator": estimator,
-        "draws": draws,
     }
 
 
@@ -119,13 +125,13 @@ def _knn_accuracy(train: Tensor, test: Tensor, data: Dataset, features: str, nei
 
 
 @torch.no_grad()
-def decoder_means(model: BernoulliVAE | GaussianVAE, z: Tensor) -> Tensor:
+def decoder_means(model: BernoulliModel | GaussianVAE, z: Tensor) -> Tensor:
     """E[x|z], pixels 0 .. 1: (N, Z) -> (N, D)."""
-    return torch.sigmoid(model.logits(z)) if isinstance(model, BernoulliVAE) else model.pixels(z).mean
+    return model.pixels(z).mean if isinstance(model, GaussianVAE) else torch.sigmoid(model.logits(z))
 
 
 def sample_sheet(
-    model: BernoulliVAE | GaussianVAE, streams: Streams, shape: tuple[int, int] = (28, 28), side: int = 10
+    model: BernoulliModel | GaussianVAE, streams: Streams, shape: tuple[int, int] = (28, 28), side: int = 10
 ) -> Tensor:
     """Decoder means of side^2 draws of z from the prior, the first ones drawn: uint8 (1, H, W)."""
     z = torch.randn(side**2, model.n_latent, generator=streams.at("samples"), device=streams.device)
