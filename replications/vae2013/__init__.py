@@ -7,6 +7,7 @@ from lib import datasets
 from lib.execution.runs import Run
 from lib.execution.workspace import Outcome, Workspace
 from lib.training.randomness import Streams
+from replications.vae2013.class_conditional import ClassConditionalConfig, generative_and_discriminative
 from replications.vae2013.closed_forms import estimator_checks, linear_gaussian_checks, ppca
 from replications.vae2013.config import (
     AevbConfig,
@@ -17,7 +18,7 @@ from replications.vae2013.config import (
 )
 from replications.vae2013.evaluate import baselines, evaluate, sample_sheet
 from replications.vae2013.frames import FramesConfig, frame_baselines
-from replications.vae2013.iwae import IwaeConfig, iwae
+from replications.vae2013.iwae import IwaeConfig, train_iwae
 from replications.vae2013.marginal import MarginalConfig
 from replications.vae2013.monte_carlo_em import figure_three
 from replications.vae2013.networks import n_parameters
@@ -38,7 +39,9 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
         case CurveConfig():
             return learning_curves(config, workspace)
         case IwaeConfig():
-            return iwae(config, workspace)
+            return train_iwae(config, workspace)
+        case ClassConditionalConfig():
+            return generative_and_discriminative(config, workspace)
         case MarginalConfig():
             return figure_three(config, workspace)
         case LinearGaussianConfig():

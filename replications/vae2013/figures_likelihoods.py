@@ -131,9 +131,9 @@ def captions(results: Results) -> dict[str, str]:
             "columns together by as much."
         ),
         "bracket": (
-            f"The same on {gap.n} images simulated from each model, where an exact posterior draw is known and log p(x) "
-            f"lies between the two columns of annealing on average; {how}. Images differ from model to model, so rows "
-            "do not compare."
+            f"The same on {gap.n} images simulated from each model, where an exact posterior draw is known: on average "
+            f"log p(x) lies between the two columns of annealing; {how}. Images differ from model to model, so rows do "
+            "not compare."
         ),
         "all": "All test images: the bound and the importance-weighted bound, nats per image.",
         "bounds": (

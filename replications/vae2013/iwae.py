@@ -115,7 +115,7 @@ def stages(config: IwaeConfig, n_train: int) -> list[tuple[int, float]]:
     return list(zip(steps, sizes, strict=True))
 
 
-def iwae(config: IwaeConfig, workspace: Workspace) -> Outcome:
+def train_iwae(config: IwaeConfig, workspace: Workspace) -> Outcome:
     """Train through all stages and measure; goes on from the workspace's checkpoint."""
     data, streams = datasets.load(config.data), workspace.streams
     images = data.split("train")[0].flatten(1).to(workspace.device)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from lib import datasets
 from lib.execution.runs import Run
+from replications.vae2013.class_conditional import ClassConditionalConfig
 from replications.vae2013.config import (
     ALGORITHM_VERSION,
     PAPER,
@@ -53,6 +54,10 @@ def marginal(small: int, large: int, **values: Any) -> dict[str, Any]:
     }
 
 
+def class_conditional(labels: Sequence[int], **values: Any) -> dict[str, Any]:
+    return {f"class-conditional-{n}": ClassConditionalConfig(n_labels=n, **values) for n in labels}
+
+
 def _presets() -> Mapping[str, Mapping[str, Any]]:
     few: dict[str, Any] = {"n_few": 50, "n_distributions": 60, "n_chains": 5}
     fewer: dict[str, Any] = {"n_few": 4, "n_distributions": 4, "n_chains": 2}
@@ -64,6 +69,8 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **wake_sleep((20,), data="mnist-5k", n_hidden=20, **tiny),
             **marginal(100, 200, data="mnist-5k", n_samples=500, n_points=2, n_models=2, n_trial_steps=2, n_hidden=20,
                        n_images=5, n_posterior=10, burn_in=5, n_start=4, n_importance=10),
+            **class_conditional((100,), data="mnist-5k", n_steps=5, n_models=2, n_hidden=10, n_classifier=20, batch=50,
+                                n_draws=1, n_importance=2, n_samples=100, n_noise=20),
             **iwae((5,), 1, data="mnist-5k", batch=500, n_hidden=20, n_latent=5, **fewer),
             "linear-gaussian": LinearGaussianConfig(n_points=100, n_repeats=10, n_monte_carlo=100_000),
             "estimators": EstimatorsConfig(n_points=20, n_importance=(1, 5), n_distributions=10, n_posterior=20),
@@ -80,6 +87,7 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **marginal(1000, 4000, data="mnist-5k", n_samples=40_000, n_points=2, n_images=100, burn_in=40,
                        n_importance=500),
             **iwae((5, 1), 3, data="mnist-5k", **few),
+            **class_conditional((4000, 1000, 100), data="mnist-5k", n_steps=1500, n_draws=4, n_importance=20),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
             "ppca": PpcaConfig("mnist-5k"),
@@ -93,6 +101,7 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **marginal(1000, 50_000, data="mnist", n_samples=1_000_000, n_points=10),
             **iwae((50, 5, 1), 8, data="mnist"),
             **iwae((5, 1), 4, "iwae-short", data="mnist"),
+            **class_conditional((50_000, 4000, 1000, 100), data="mnist", n_steps=20_000),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
             "ppca": PpcaConfig("mnist"),

@@ -12,7 +12,7 @@ from lib import datasets
 from lib.execution.workspace import OutOfTime, Workspace
 from lib.models.flat import FlatParameters
 from lib.training.randomness import Streams
-from replications.vae2013.iwae import IwaeConfig, build, iwae, iwae_step, stages
+from replications.vae2013.iwae import IwaeConfig, build, iwae_step, stages, train_iwae
 
 TINY = IwaeConfig(
     "mnist-5k", 3, 1, n_latent=4, n_hidden=10, batch=400, n_few=2, n_distributions=3, n_chains=2, n_leapfrog=1,
@@ -61,10 +61,10 @@ def test_a_step_climbs_the_importance_weighted_bound(k):
 
 def test_stopped_and_gone_on_ends_in_the_same_bits(tmp_path):
     config = dataclasses.replace(TINY, n_stages=2)
-    whole = iwae(config, Workspace(tmp_path / "whole", 0))
+    whole = train_iwae(config, Workspace(tmp_path / "whole", 0))
     with pytest.raises(OutOfTime):
-        iwae(config, Workspace(tmp_path / "parts", 0, checkpoint_seconds=0, deadline=time.time()))
-    parts = iwae(config, Workspace(tmp_path / "parts", 0))
+        train_iwae(config, Workspace(tmp_path / "parts", 0, checkpoint_seconds=0, deadline=time.time()))
+    parts = train_iwae(config, Workspace(tmp_path / "parts", 0))
     assert all(torch.equal(whole.weights[name], parts.weights[name]) for name in whole.weights)
     assert whole.history == parts.history
     assert [row["samples"] for row in whole.history] == [4000, 16_000]
@@ -73,7 +73,7 @@ def test_stopped_and_gone_on_ends_in_the_same_bits(tmp_path):
 
 
 def test_scores_have_the_names_and_counts_of_the_table(tmp_path):
-    outcome = iwae(TINY, Workspace(tmp_path, 0))
+    outcome = train_iwae(TINY, Workspace(tmp_path, 0))
     assert outcome.scores["iwae_test"].n == len(datasets.load("mnist-5k").splits["test"])
     assert outcome.scores["few_ais"].n == 2
     assert outcome.scores["iwae_test"].protocol["draws"] == 3

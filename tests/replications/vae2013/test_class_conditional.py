@@ -1,0 +1,189 @@
+"""Class-conditional VAEs beside networks of equal size: bounds by torch.distributions, Bayes, exact resume, figures."""
+
+import dataclasses
+import math
+import time
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.nn import functional as F
+
+from lib import datasets
+from lib.execution.execute import Options, execute
+from lib.execution.runs import Run, Store
+from lib.execution.workspace import OutOfTime, Workspace
+from lib.training.randomness import Streams
+from replications.papers import Results
+from replications.vae2013 import figures_class_conditional as figures
+from replications.vae2013.class_conditional import (
+    N_CLASSES,
+    ClassConditionalConfig,
+    Classifier,
+    ConditionalVAE,
+    LabelledMinibatches,
+    _confident,
+    _error,
+    _log_loss,
+    class_bounds,
+    conditional_bound,
+    generative_and_discriminative,
+    references,
+)
+from replications.vae2013.presets import PRESETS
+
+TINY = ClassConditionalConfig(
+    "mnist-5k", 60, 6, n_models=2, n_latent=3, n_hidden=8, n_classifier=10, batch=20, n_draws=2, n_importance=3,
+    n_samples=30, n_noise=10,
+)  # fmt: skip
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def made():
+    vae = ConditionalVAE(TINY, 12, rng())
+    x = torch.bernoulli(torch.full((4, 12), 0.4), generator=rng(1))
+    return vae, x
+
+
+def of_model(vae, r, x, y):
+    """Model r's q(z|x, y) and p(x|y, z), by plain products and torch.distributions."""
+    layer = {name: (module.weight[r], module.bias[r]) for name, module in vae.named_children()}
+
+    def through(name, value):
+        weight, bias = layer[name]
+        return value @ weight + bias
+
+    mean, logvar = through("encoder_out", torch.tanh(through("encoder_in", torch.cat([x, y], -1)))).chunk(2, -1)
+    q = Normal(mean, (0.5 * logvar).exp())
+
+    def p(z):
+        return Bernoulli(logits=through("decoder_out", torch.tanh(through("decoder_in", torch.cat([z, y], -1)))))
+
+    return q, p
+
+
+def test_both_kinds_have_equally_many_parameters():
+    for config in (c for preset in ("laptop", "paper") for c in PRESETS[preset].values()):
+        if isinstance(config, ClassConditionalConfig):
+            networks = [kind(config, 784, rng()) for kind in (ConditionalVAE, Classifier)]
+            sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+            assert sizes[0] == pytest.approx(sizes[1], rel=0.002)
+
+
+def test_the_bound_is_that_of_each_model_and_class(made):
+    vae, x = made
+    y = F.one_hot(torch.tensor([3, 0, 9, 3]), N_CLASSES).float()
+    noise = torch.randn(2, 4, 3, generator=rng(2))
+    got = conditional_bound(vae, x.expand(2, -1, -1), y.expand(2, -1, -1), noise)
+    for r in range(2):
+        q, p = of_model(vae, r, x, y)
+        z = q.mean + q.stddev * noise[r]
+        expected = p(z).log_prob(x).sum(-1) - kl_divergence(q, Normal(0.0, 1.0)).sum(-1)
+        assert torch.allclose(got[r], expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_bounds_of_all_classes_stand_at_their_image_and_class(made, monkeypatch):
+    vae, x = made
+    monkeypatch.setattr("replications.vae2013.class_conditional._ALIVE", 2 * 10 * 4000 * 12 * 3)  # blocks of 3 images
+    plain, weighted = class_bounds(vae, x, 4000, TINY, rng(3))
+    assert plain.shape == weighted.shape == (2, 4, N_CLASSES)
+    for r, i, c in ((0, 0, 2), (1, 3, 7), (0, 2, 9)):
+        q, _ = of_model(vae, r, x[i : i + 1], F.one_hot(torch.tensor([c]), N_CLASSES).float().expand(1, -1))
+        z = q.sample((4000,))
+        y = F.one_hot(torch.tensor([c]), N_CLASSES).float().expand(4000, 1, -1)
+        _, p = of_model(vae, r, x[i : i + 1].expand(4000, 1, -1), y)
+        log_likelihood = p(z).log_prob(x[i]).sum(-1)
+        bound = log_likelihood.mean() - kl_divergence(q, Normal(0.0, 1.0)).sum()
+        weights = log_likelihood + (Normal(0.0, 1.0).log_prob(z) - q.log_prob(z)).sum(-1)
+        assert plain[r, i, c].item() == pytest.approx(bound.item(), abs=0.05)
+        assert weighted[r, i, c].item() == pytest.approx((weights.logsumexp(0) - math.log(4000)).item(), abs=0.05)
+    assert (weighted > plain - 0.02).all()
+
+
+def test_errors_and_losses_by_hand():
+    scores = torch.tensor([[[0.0, 2.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 9.0]]])
+    labels = torch.tensor([1, 1])
+    assert _error(scores, labels).tolist() == [0.5, 0.5]
+    expected = [-math.log(math.exp(2) / (1 + math.exp(2))), -math.log(1 / (1 + math.e))]
+    assert _log_loss(scores, labels)[0].item() == pytest.approx(sum(expected) / 2)
+    assert _confident(scores).tolist() == [0.0, 1.0]  # largest probabilities .88, .73; .95, .9999
+
+
+def test_labels_stay_with_their_images():
+    data = datasets.load("mnist-5k")
+    images = data.split("train")[0].flatten(1)[:60]
+    minibatches = LabelledMinibatches(images, 2, 20, Streams(0))
+    x = minibatches(0)
+    grey = images[minibatches.chosen].float() / 255
+    assert ((x == 1) & (grey == 0)).sum() == 0
+    assert ((x == 0) & (grey == 1)).sum() == 0
+    seen = [minibatches.chosen[0]]
+    for step in (1, 2):
+        minibatches(step)
+        seen.append(minibatches.chosen[0])
+    assert sorted(torch.cat(seen).tolist()) == [*range(60)]
+
+
+def test_references_are_between_chance_and_good():
+    scores = references(datasets.load("mnist-5k"), 1000, {})
+    assert 0.85 < scores["majority_error"].value < 0.95
+    assert 0.05 < scores["logistic_error"].value < 0.25
+    assert 0.05 < scores["knn_error"].value < 0.25
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return generative_and_discriminative(TINY, Workspace(tmp_path_factory.mktemp("whole"), 0))
+
+
+def test_stopped_and_gone_on_ends_in_the_same_bits(outcome, tmp_path):
+    with pytest.raises(OutOfTime):
+        generative_and_discriminative(TINY, Workspace(tmp_path, 0, checkpoint_seconds=0, deadline=time.time()))
+    parts = generative_and_discriminative(TINY, Workspace(tmp_path, 0))
+    assert all(torch.equal(outcome.weights[name], parts.weights[name]) for name in outcome.weights)
+    assert outcome.history == parts.history
+    assert {name: s.value for name, s in outcome.scores.items()} == {name: s.value for name, s in parts.scores.items()}
+
+
+def test_longer_training_reads_more_digits(outcome, tmp_path):
+    longer = dataclasses.replace(TINY, n_labels=400, n_steps=150, n_hidden=30, n_classifier=30)
+    scores = generative_and_discriminative(longer, Workspace(tmp_path, 0)).scores
+    assert scores["discriminative_error"].value < 0.35 < outcome.scores["discriminative_error"].value
+    assert scores["generative_error"].value < 0.7
+    assert scores["bound_test"].value > outcome.scores["bound_test"].value + 100
+    difference = scores["generative_error"].value - scores["discriminative_error"].value
+    assert scores["error_difference"].value == pytest.approx(difference)
+    assert scores["noise_drop"].value > 20
+    assert 0 <= scores["recognised"].value <= 1
+
+
+def test_too_few_images_are_told(tmp_path):
+    with pytest.raises(ValueError, match="4000 images: 5000 labels"):
+        generative_and_discriminative(dataclasses.replace(TINY, n_labels=5000), Workspace(tmp_path, 0))
+
+
+def test_figures_read_the_runs(outcome, tmp_path):
+    store, outcomes = Store(tmp_path), []
+    for n in (400, 60):
+        run = Run("vae2013", f"class-conditional-{n}", "smoke", dataclasses.replace(TINY, n_labels=n), 0, {}, 1)
+        execute(run, lambda run, workspace: outcome, store, Options())
+        outcomes.append((run, store.read(run)))
+    results = Results(None, "smoke", store, outcomes)
+    figure = figures.errors(results)
+    line = figure.axes[0].get_lines()[0]
+    plt.close(figure)
+    assert list(line.get_xdata()) == [60, 400]
+    assert line.get_ydata()[0] == pytest.approx(100 * outcome.scores["generative_error"].value)
+    rows = figures.table(results).to_dict("records")
+    assert list(rows[0]) == ["classifier", "60 labels", "400 labels"]
+    assert rows[-1]["60 labels"].startswith(f"{100 * outcome.scores['majority_error'].value:.1f} ±")
+    assert len(figures.measures_table(results)) == 7
+    assert "2 models of each kind" in figures.captions(results)["table"]
+    plt.close(figures.sheet(results))
+    assert figures.captions(Results(None, "smoke", store, [])) == {}
