@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -14,8 +15,10 @@ from lib import datasets
 from lib.execution.execute import Options, execute
 from lib.execution.runs import Run, Store
 from lib.execution.workspace import OutOfTime, Workspace
+from lib.models.flat import FlatParameters
 from lib.training.randomness import Streams
 from replications.papers import Results
+from replications.vae2013 import class_conditional as module
 from replications.vae2013 import figures_class_conditional as figures
 from replications.vae2013.class_conditional import (
     N_CLASSES,
@@ -26,6 +29,7 @@ from replications.vae2013.class_conditional import (
     _confident,
     _error,
     _log_loss,
+    ascend,
     class_bounds,
     conditional_bound,
     generative_and_discriminative,
@@ -187,3 +191,31 @@ def test_figures_read_the_runs(outcome, tmp_path):
     assert "2 models of each kind" in figures.captions(results)["table"]
     plt.close(figures.sheet(results))
     assert figures.captions(Results(None, "smoke", store, [])) == {}
+
+
+def test_a_step_climbs_objective_and_prior():
+    flat = FlatParameters(torch.nn.Linear(2, 1))
+    before = flat.vector.detach().clone()
+    objective = (flat.parameters[0] * torch.tensor([[1.0, 2.0]])).sum()
+    ascend(flat, torch.optim.SGD([flat.vector], lr=0.1), objective, 0.5)
+    assert torch.allclose(flat.vector.detach(), before + 0.1 * (torch.tensor([1.0, 2.0, 0.0]) - 0.5 * before))
+
+
+def test_recognised_are_those_read_as_the_class_they_were_drawn_with(monkeypatch):
+    def all_fours(network, images, *_):
+        return SimpleNamespace(probabilities=torch.eye(N_CLASSES)[4].expand(len(images), -1))
+
+    monkeypatch.setattr(module, "extract", all_fours)
+    data, shares = datasets.load("mnist-5k"), torch.full((N_CLASSES,), 0.05)
+    shares[4] = 0.55
+    found = module._recognised(ConditionalVAE(TINY, 784, rng()), shares, data, TINY, Streams(0))
+    assert found["of_models"]["recognised"].mean().item() == pytest.approx(0.55, abs=0.2)
+    real = (data.labels_of("test") == 4).double().mean().item()
+    assert found["of_data"]["recognised_real"].value == pytest.approx(real)
+
+
+def test_the_most_frequent_class_is_guessed():
+    data = datasets.load("mnist-5k")
+    most = torch.bincount(data.labels_of("train")[:100]).argmax()
+    expected = (data.labels_of("test") != most).double().mean().item()
+    assert references(data, 100, {})["majority_error"].value == pytest.approx(expected)
