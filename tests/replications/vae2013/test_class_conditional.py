@@ -196,7 +196,7 @@ def test_figures_read_the_runs(outcome, tmp_path):
 def test_a_step_climbs_objective_and_prior():
     flat = FlatParameters(torch.nn.Linear(2, 1))
     before = flat.vector.detach().clone()
-    objective = (flat.parameters[0] * torch.tensor([[1.0, 2.0]])).sum()
+    objective = (flat.parameters[0] * torch.tensor([[1.0, 2.0]])).sum() + 0 * flat.parameters[1].sum()
     ascend(flat, torch.optim.SGD([flat.vector], lr=0.1), objective, 0.5)
     assert torch.allclose(flat.vector.detach(), before + 0.1 * (torch.tensor([1.0, 2.0, 0.0]) - 0.5 * before))
 
