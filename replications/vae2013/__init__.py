@@ -16,6 +16,7 @@ from replications.vae2013.config import (
     LinearGaussianConfig,
     PpcaConfig,
 )
+from replications.vae2013.convolutional import ConvolutionalConfig, train_convolutional
 from replications.vae2013.evaluate import baselines, evaluate, sample_sheet
 from replications.vae2013.frames import FramesConfig, frame_baselines
 from replications.vae2013.iwae import IwaeConfig, train_iwae
@@ -40,6 +41,8 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
             return learning_curves(config, workspace)
         case IwaeConfig():
             return train_iwae(config, workspace)
+        case ConvolutionalConfig():
+            return train_convolutional(config, workspace)
         case ClassConditionalConfig():
             return generative_and_discriminative(config, workspace)
         case MarginalConfig():

@@ -15,6 +15,7 @@ from replications.vae2013.config import (
     LinearGaussianConfig,
     PpcaConfig,
 )
+from replications.vae2013.convolutional import ConvolutionalConfig
 from replications.vae2013.frames import FramesConfig
 from replications.vae2013.iwae import IwaeConfig
 from replications.vae2013.marginal import MarginalConfig
@@ -54,6 +55,10 @@ def marginal(small: int, large: int, **values: Any) -> dict[str, Any]:
     }
 
 
+def convolutional(**values: Any) -> dict[str, Any]:
+    return {"convolutional-digits": ConvolutionalConfig(**values)}
+
+
 def class_conditional(labels: Sequence[int], **values: Any) -> dict[str, Any]:
     return {f"class-conditional-{n}": ClassConditionalConfig(n_labels=n, **values) for n in labels}
 
@@ -69,6 +74,7 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **wake_sleep((20,), data="mnist-5k", n_hidden=20, **tiny),
             **marginal(100, 200, data="mnist-5k", n_samples=500, n_points=2, n_models=2, n_trial_steps=2, n_hidden=20,
                        n_images=5, n_posterior=10, burn_in=5, n_start=4, n_importance=10),
+            **convolutional(data="mnist-5k", n_samples=500, n_filters=(2, 4), n_dense=8, n_elbo_draws=1, n_importance=2),
             **class_conditional((100,), data="mnist-5k", n_steps=5, n_models=2, n_hidden=10, n_classifier=20, batch=50,
                                 n_draws=1, n_importance=2, n_samples=100, n_noise=20),
             **iwae((5,), 1, data="mnist-5k", batch=500, n_hidden=20, n_latent=5, **fewer),
@@ -87,6 +93,7 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **marginal(1000, 4000, data="mnist-5k", n_samples=40_000, n_points=2, n_images=100, burn_in=40,
                        n_importance=500),
             **iwae((5, 1), 3, data="mnist-5k", **few),
+            **convolutional(data="mnist-5k", n_samples=50_000, n_elbo_draws=2, n_importance=10),
             **class_conditional((4000, 1000, 100), data="mnist-5k", n_steps=1500, n_draws=4, n_importance=20),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
@@ -99,8 +106,12 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **frey(FREY_LATENTS, n_samples=10_000_000),
             **aevb(LATENTS, {"n_few": 100}, data="mnist", n_samples=10_000_000),
             **marginal(1000, 50_000, data="mnist", n_samples=1_000_000, n_points=10),
-            **iwae((50, 5, 1), 8, data="mnist"),
+            **iwae((50, 5, 1), 8, data="mnist", n_importance=5000),
             **iwae((5, 1), 4, "iwae-short", data="mnist"),
+            **convolutional(data="mnist", n_samples=10_000_000, n_filters=(32, 64), n_dense=256, learning_rate=1e-3),
+            "convolutional-cifar10": ConvolutionalConfig(
+                "cifar10", 20_000_000, "logistic", 128, (64, 128), 512, learning_rate=1e-3
+            ),
             **class_conditional((50_000, 4000, 1000, 100), data="mnist", n_steps=20_000),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
@@ -112,7 +123,13 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
 
 
 PRESETS = _presets()
-SEEDED = (AevbConfig, IwaeConfig, LinearGaussianConfig, EstimatorsConfig)  # one run a seed; all others are one run
+SEEDED = (
+    AevbConfig,
+    IwaeConfig,
+    ConvolutionalConfig,
+    LinearGaussianConfig,
+    EstimatorsConfig,
+)  # one run a seed; all others are one run
 
 
 def plan(preset: str, seeds: int) -> list[Run]:
