@@ -30,9 +30,9 @@ def reconstructions(results: Results, samples_rows: int = 3) -> Figure:
     figure, axes = plt.subplots(len(runs), 1, figsize=(7.0, 3.7 * len(runs)), squeeze=False)
     for axis, (name, found) in zip(axes[:, 0], runs.items(), strict=True):
         data = datasets.load(found[0].run.config.data)
-        made = plt.imread(found[0].folder / "samples.png")[..., :3]
+        made = plt.imread(found[0].folder / "samples.png")
         height, width = data.images.shape[2:]
-        made = made[..., None] if made.ndim == 2 else made
+        made = made[..., None] if made.ndim == 2 else made[..., :3]
         originals = data.split("test")[0][:N_SHOWN].permute(0, 2, 3, 1).float().div(255).numpy()
         line = np.ones((height + 1, made.shape[1], made.shape[2]))
         for column, image in enumerate(originals):
