@@ -7,6 +7,7 @@ from lib import datasets
 from lib.execution.runs import Run
 from lib.execution.workspace import Outcome, Workspace
 from lib.training.randomness import Streams
+from replications.vae2013 import full_bayes, gradients, hierarchies, linear_vae, strong_decoder
 from replications.vae2013.class_conditional import ClassConditionalConfig, generative_and_discriminative
 from replications.vae2013.closed_forms import estimator_checks, linear_gaussian_checks, ppca
 from replications.vae2013.config import (
@@ -19,12 +20,17 @@ from replications.vae2013.config import (
 from replications.vae2013.convolutional import ConvolutionalConfig, train_convolutional
 from replications.vae2013.evaluate import baselines, evaluate, sample_sheet
 from replications.vae2013.frames import FramesConfig, frame_baselines
+from replications.vae2013.full_bayes import ConjugateConfig, FullBayesConfig
+from replications.vae2013.gradients import GradientsConfig, ReparametrisationConfig
+from replications.vae2013.hierarchies import HierarchiesConfig
 from replications.vae2013.iwae import IwaeConfig, train_iwae
+from replications.vae2013.linear_vae import LinearVaeConfig
 from replications.vae2013.marginal import MarginalConfig
 from replications.vae2013.monte_carlo_em import figure_three
 from replications.vae2013.networks import n_parameters
 from replications.vae2013.presets import PRESETS, plan
 from replications.vae2013.side_by_side import CurveConfig
+from replications.vae2013.strong_decoder import StrongDecoderConfig
 from replications.vae2013.train import train
 from replications.vae2013.wake_sleep import learning_curves
 
@@ -47,6 +53,20 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
             return generative_and_discriminative(config, workspace)
         case MarginalConfig():
             return figure_three(config, workspace)
+        case HierarchiesConfig():
+            return hierarchies.hierarchies(config, workspace)
+        case StrongDecoderConfig():
+            return strong_decoder.strong_decoder(config, workspace)
+        case ReparametrisationConfig():
+            return gradients.reparametrisation(config, workspace)
+        case GradientsConfig():
+            return gradients.gradients(config, datasets.load(config.data), workspace)
+        case LinearVaeConfig():
+            return linear_vae.linear_vae(config, datasets.load(config.data), workspace)
+        case ConjugateConfig():
+            return full_bayes.conjugate(config, workspace)
+        case FullBayesConfig():
+            return full_bayes.full_bayes(config, datasets.load(config.data), workspace)
         case LinearGaussianConfig():
             return Outcome(linear_gaussian_checks(config, streams), [], {})
         case EstimatorsConfig():

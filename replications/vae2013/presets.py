@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from lib import datasets
 from lib.execution.runs import Run
+from replications.vae2013 import hierarchies, strong_decoder
 from replications.vae2013.class_conditional import ClassConditionalConfig
 from replications.vae2013.config import (
     ALGORITHM_VERSION,
@@ -17,10 +18,14 @@ from replications.vae2013.config import (
 )
 from replications.vae2013.convolutional import ConvolutionalConfig
 from replications.vae2013.frames import FramesConfig
+from replications.vae2013.full_bayes import ConjugateConfig, FullBayesConfig
+from replications.vae2013.gradients import GradientsConfig, ReparametrisationConfig
 from replications.vae2013.iwae import IwaeConfig
+from replications.vae2013.linear_vae import LinearVaeConfig
 from replications.vae2013.marginal import MarginalConfig
 from replications.vae2013.side_by_side import CurveConfig
 
+HIERARCHIES, DECODERS = hierarchies.presets(), strong_decoder.presets()
 LATENTS = (200, 20, 10, 5, 3, 2)  # figures 2, 4 and 5; the longest run first
 FREY_LATENTS = (20, 10, 5, 2)  # figures 2 and 4
 
@@ -63,6 +68,20 @@ def class_conditional(labels: Sequence[int], **values: Any) -> dict[str, Any]:
     return {f"class-conditional-{n}": ClassConditionalConfig(n_labels=n, **values) for n in labels}
 
 
+def checks(data: str, **values: Any) -> dict[str, Any]:
+    """Gradients, tightness and appendix F; `values` per kind of config."""
+    return {
+        "gradients": GradientsConfig(data, **values.get("gradients", {})),
+        "linear-vae": LinearVaeConfig(data, **values.get("linear", {})),
+        **{
+            f"full-bayes-{n}": FullBayesConfig("uci-digits", n, **values.get("full_bayes", {}))
+            for n in values.get("n_train", (1000, 100))
+        },
+        "reparametrisation": ReparametrisationConfig(**values.get("reparametrisation", {})),
+        "conjugate": ConjugateConfig(**values.get("conjugate", {})),
+    }
+
+
 def _presets() -> Mapping[str, Mapping[str, Any]]:
     few: dict[str, Any] = {"n_few": 50, "n_distributions": 60, "n_chains": 5}
     fewer: dict[str, Any] = {"n_few": 4, "n_distributions": 4, "n_chains": 2}
@@ -79,6 +98,12 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **class_conditional((100,), data="mnist-5k", n_steps=5, n_models=2, n_hidden=10, n_classifier=20, batch=50,
                                 n_draws=1, n_importance=2, n_samples=100, n_noise=20),
             **iwae((5,), 1, data="mnist-5k", batch=500, n_hidden=20, n_latent=5, **fewer),
+            **HIERARCHIES["smoke"], **DECODERS["smoke"],
+            **checks("mnist-5k", n_train=(100,), full_bayes={"n_steps": 5, "n_models": 2},
+                     gradients={"n_hidden": 8, "n_latent": 2, "n_samples": 1000, "images": (1, 10), "n_repeats": (6, 4),
+                                "draws": (1, 2), "n_bounds": 2, "n_images": 20},
+                     linear={"fitted": (2, 10), "n_latent": 12, "n_directions": 16, "n_models": 2, "n_iterations": 20},
+                     reparametrisation={"n_recipes": 2000, "n_draws": 2000}, conjugate={"n_repeats": 500}),
             "linear-gaussian": LinearGaussianConfig(n_points=100, n_repeats=10, n_monte_carlo=100_000),
             "estimators": EstimatorsConfig(n_points=20, n_importance=(1, 5), n_distributions=10, n_posterior=20),
             "ppca": PpcaConfig("mnist-5k", n_latent=(2,)),
@@ -96,6 +121,8 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **iwae((5, 1), 3, data="mnist-5k", **few),
             **convolutional(data="mnist-5k", n_samples=50_000, n_elbo_draws=2, n_importance=10),
             **class_conditional((4000, 1000, 100), data="mnist-5k", n_steps=1500, n_draws=4, n_importance=20),
+            **HIERARCHIES["laptop"], **DECODERS["laptop"],
+            **checks("mnist-5k"),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
             "ppca": PpcaConfig("mnist-5k"),
@@ -114,6 +141,10 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
                 "cifar10", 20_000_000, "logistic", 128, (64, 128), 512, learning_rate=1e-3
             ),
             **class_conditional((50_000, 4000, 1000, 100), data="mnist", n_steps=20_000),
+            **HIERARCHIES["paper"],
+            **DECODERS["paper"],
+            **checks("mnist", gradients={"n_hidden": 500, "n_latent": 20, "n_samples": 1_000_000},
+                     full_bayes={"n_steps": 10_000}),
             "linear-gaussian": LinearGaussianConfig(),
             "estimators": EstimatorsConfig(),
             "ppca": PpcaConfig("mnist"),

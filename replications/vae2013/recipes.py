@@ -129,10 +129,14 @@ def noise(n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def recipe_checks(n: int, rng: torch.Generator) -> tuple[dict[str, Score], list[dict[str, Any]]]:
-    """ks_<kind> of the worst recipe of each kind, moments and derivatives of the worst of all; and a row a recipe."""
+    """ks_<kind>, moments_<kind>: the worst recipe of each kind; derivatives: the worst of all. And a row a recipe."""
     rows = [judged(recipe, *noise(n, rng)) for recipe in RECIPES]
-    chosen = {f"ks_{kind}": [row.ks for row in rows if row.kind == kind] for kind in KINDS}
-    chosen |= {name: [getattr(row, name) for row in rows] for name in ("moments", "derivatives")}
+    chosen = {
+        f"{name}_{kind}": [getattr(row, name) for row in rows if row.kind == kind]
+        for name in ("ks", "moments")
+        for kind in KINDS
+    }
+    chosen["derivatives"] = [row.derivatives for row in rows]
     scores = {}
     for name, values in chosen.items():
         known = [value for value in values if not math.isnan(value)]

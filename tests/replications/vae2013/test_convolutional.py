@@ -139,6 +139,7 @@ def test_scores_of_bytes_have_bits_and_components():
     assert 8 < bits < 20  # noise costs eight bits at least
     assert not scores["bits_per_dim"].higher_is_better
     assert 0 < scores["pca_error"].value < 0.2
+    assert scores["pca_error"].value < scores["reconstruction_error"].value < 1
     assert "fid" not in scores  # no extractor is named for such images
     assert module.sheet(model, data, config, Streams(0)).shape == (3, 10 * 33 + 1, 10 * 33 + 1)
 
