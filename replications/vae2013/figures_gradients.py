@@ -281,10 +281,10 @@ def captions(results: Results) -> dict[str, str]:
         )
         found["variances"] = (
             f"Left: variance of single-draw estimates of one component of the gradient of E|z|², z ~ N(1, I); points: "
-            f"{config.n_draws:,} estimates, lines: closed form. Right: gradient of P(z > 0), z ~ N({config.step_mean}, "
-            "1). The reparametrised one is 0 at every draw; with a sigmoid of that temperature in the step's place it "
-            "is not. Blue line: score function, on the step itself; "
-            "dashed, mostly under it: the truth."
+            f"{config.n_draws:,} estimates, lines: closed form. Middle and right: gradient of P(z > 0), z ~ "
+            f"N({config.step_mean}, 1). The reparametrised one is 0 at every draw; with a sigmoid of that temperature "
+            "in the step's place it is not. Blue line: score function, on the step itself; dashed, mostly under it: "
+            "the truth."
         )
     for outcome in results.finished("gradients")[:1]:
         config = outcome.run.config

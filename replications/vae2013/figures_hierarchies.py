@@ -49,7 +49,7 @@ def layers(results: Results) -> Figure:
     depths = [depth for depth in DEPTHS if hierarchies_of(results, depth)]
     figure, axes = plt.subplots(
         2, len(depths), figsize=(9.2, 6.0), squeeze=False, sharey="row", sharex="col", layout="constrained",
-        gridspec_kw={"width_ratios": [1 if depth == 2 else 1.5 for depth in depths]},
+        gridspec_kw={"width_ratios": [1 if depth == 2 else 1.25 for depth in depths]},
     )  # fmt: skip
     for (above, below), depth in zip(axes.T, depths, strict=True):
         runs = hierarchies_of(results, depth)
