@@ -128,7 +128,7 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             "ppca": PpcaConfig("mnist-5k"),
             "baselines": BaselinesConfig("mnist-5k"),
         },
-        # DEVIATION vae2013-D3: stops at 1e7 samples, a tenth of the axis of figure 2; DEVIATION vae2013-D22: Frey at 1e6.
+        # DEVIATION vae2013-D3: stops at 1e7 samples, a tenth of the axis; DEVIATION vae2013-D22: Frey Face at 1e6.
         "paper": {
             **wake_sleep((200, 20, 10, 5, 3), data="mnist", n_samples=10_000_000),
             **frey(FREY_LATENTS, n_samples=1_000_000),

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def test_presets_have_the_runs_of_the_papers_figures():
     assert latents == {2, 3, 5, 10, 20, 200}  # figure 2: 3, 5, 10, 20, 200; figures 4 and 5: 2, 5, 10, 20
     assert latents == {c.n_latent for c in PRESETS["paper"].values() if isinstance(c, AevbConfig)}
     assert {c.data for c in PRESETS["paper"].values() if isinstance(c, AevbConfig)} == {"mnist"}
+
+
+def test_seeds_are_runs_where_a_run_trains_one_model():
+    counts = Counter(run.experiment for run in vae2013.plan("laptop", 3))
+    assert {counts[name] for name in ("aevb-nz20", "iwae-k1", "convolutional-digits", "gradients", "estimators")} == {3}
+    batched = ("wake-sleep-nz3", "marginal-mcem-large", "hierarchy-5-plain", "class-conditional-100", "linear-vae")
+    assert {counts[name] for name in (*batched, "baselines")} == {1}
+    assert counts.total() == len({run.fingerprint for run in vae2013.plan("laptop", 3)})
 
 
 def test_presets_share_no_fingerprint():

@@ -12,11 +12,12 @@ from lib import datasets
 from lib.execution.workspace import OutOfTime, Workspace
 from lib.models.flat import FlatParameters
 from lib.training.randomness import Streams
+from replications.vae2013 import iwae as module
 from replications.vae2013.iwae import IwaeConfig, build, iwae_step, stages, train_iwae
 
 TINY = IwaeConfig(
     "mnist-5k", 3, 1, n_latent=4, n_hidden=10, batch=400, n_few=2, n_distributions=3, n_chains=2, n_leapfrog=1,
-    n_importance=3,
+    n_importance=4,
 )  # fmt: skip
 PAPER = IwaeConfig("mnist", 1, 8)
 
@@ -72,11 +73,24 @@ def test_stopped_and_gone_on_ends_in_the_same_bits(tmp_path):
     assert whole.scores["few_iwae_5000"].value == parts.scores["few_iwae_5000"].value
 
 
+def test_every_stage_has_its_step_size(tmp_path, monkeypatch):
+    seen = []
+
+    def step(model, flat, optimizer, x, noise):
+        seen.append(optimizer.param_groups[0]["lr"])
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(module, "iwae_step", step)
+    monkeypatch.setattr(module, "measured", lambda *_: {})
+    train_iwae(dataclasses.replace(TINY, n_stages=2), Workspace(tmp_path, 0))
+    assert seen == pytest.approx([1e-3] * 10 + [7.2e-4] * 30)
+
+
 def test_scores_have_the_names_and_counts_of_the_table(tmp_path):
     outcome = train_iwae(TINY, Workspace(tmp_path, 0))
     assert outcome.scores["iwae_test"].n == len(datasets.load("mnist-5k").splits["test"])
     assert outcome.scores["few_ais"].n == 2
-    assert outcome.scores["iwae_test"].protocol["draws"] == 3
+    assert outcome.scores["iwae_test"].protocol["draws"] == 4
     assert outcome.scores["iwae_test"].value > outcome.scores["elbo_test"].value - 0.5
     assert 0 <= outcome.scores["active_units"].value <= 4
     assert outcome.facts["epochs"] == 1
