@@ -97,11 +97,11 @@ def captions(results: Results) -> dict[str, str]:
     models = f"{config.n_models} models of each kind, {config.n_steps:,} updates with minibatches of {config.batch}"
     return {
         "errors": (
-            f"Test digits misread, %, mean ± standard error over models; of well-known classifiers ± is binomial over "
-            f"{sizes['discriminative']:,}. Grey: well-known classifiers on the same labels and pixels."
+            f"Test digits misread, both axes logarithmic; {models}, a dot each. Parameters: {sizes['generative']:,} "
+            f"and {sizes['discriminative']:,}. Grey: well-known classifiers on the same labels and pixels."
         ),
         "table": (
-            f"Test digits misread, %, mean ± standard error over models; below the line of networks ± is binomial over "
+            "Test digits misread, %, mean ± standard error over models; of well-known classifiers ± is binomial over "
             f"{runs[-1].scores['knn_error'].n:,} test digits. {models}. The tighter bound takes "
             f"{config.n_importance} importance samples."
         ),

@@ -53,18 +53,23 @@ def table(results: Results) -> pd.DataFrame:
     rows = []
     for name, found in runs_of(results).items():
         config: ConvolutionalConfig = found[0].run.config
-        row = {"model": f"convolutional, {TITLES[name]}, N_z = {config.n_latent}", "samples": f"{config.n_samples:,}"}
-        rows.append(row | {heading: cell(found, score, digits) for score, (heading, digits) in COLUMNS.items()})
-        components = dict.fromkeys(rows[0], "–") | {"model": f"{config.n_latent} principal components, {TITLES[name]}"}
+        row = {"model": f"convolutional, {TITLES[name]}", "samples": f"{config.n_samples:,}"}
+        rows.append(row | _cells(found))
+        components = dict.fromkeys(rows[0], "–") | {"model": f"{config.n_latent} components, {TITLES[name]}"}
         rows.append(components | {"squared error": number(found[0].scores["pca_error"].value, 4)})
         mlp = results.finished(f"aevb-nz{config.n_latent}") if name == "convolutional-digits" else []
         if mlp:
             row = {
-                "model": f"MLP (AEVB), digits, N_z = {config.n_latent}",
+                "model": "MLP (AEVB), digits",
                 "samples": f"{mlp[0].run.config.n_samples:,}",
             }
-            rows.append(row | {heading: cell(mlp, score, digits) for score, (heading, digits) in COLUMNS.items()})
-    return pd.DataFrame(rows)
+            rows.append(row | _cells(mlp))
+    table = pd.DataFrame(rows)
+    return table.loc[:, (table != "–").any()]  # bits per dimension only where there are bytes
+
+
+def _cells(found: list[Finished]) -> dict[str, str]:
+    return {heading: cell(found, score, digits) for score, (heading, digits) in COLUMNS.items()}
 
 
 def captions(results: Results) -> dict[str, str]:
@@ -80,7 +85,7 @@ def captions(results: Results) -> dict[str, str]:
             "from the prior (decoder means), lowest seed, not selected."
         ),
         "table": (
-            "Bounds in nats per image, mean ± standard deviation over seeds; k = "
+            f"{found.run.config.n_latent} latents. Bounds in nats per image, mean ± standard deviation over seeds; k = "
             f"{weighted.protocol['draws']} for the convolutional models; squared error: of a pixel on 0 .. 1, "
             f"{error.n:,} test images. Bytes of CIFAR-10 have probabilities, digits binary ones: their bounds do not "
             "compare. The MLP saw another number of samples and another optimiser."

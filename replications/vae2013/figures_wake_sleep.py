@@ -163,8 +163,8 @@ def bounds_table(results: Results) -> pd.DataFrame:
         rows.append(
             {
                 "data": TITLES[config.data],
-                "model": f"{ALGORITHMS[config.algorithm]}, N_z = {config.n_latent}",
-                "models": str(config.n_models),
+                "trained by": ALGORITHMS[config.algorithm],
+                "N_z": str(config.n_latent),
                 "samples": f"{config.n_samples:,}",
                 "bound, train": cell["elbo_train"],
                 "bound, test": cell["elbo_test"],
@@ -204,7 +204,7 @@ def speed_table(results: Results) -> pd.DataFrame:
             {
                 "run": f"{outcome.run.experiment}, seed 0",
                 "models × samples": f"{n_models} × {config.n_samples:,}",
-                "device": f"{outcome.provenance['device']}, {outcome.provenance['threads']} thread",
+                "device": f"{outcome.provenance['device']} × {outcome.provenance['threads']}",
                 "minutes a million samples": number(seconds / 60 / samples * 1e6, 2),
                 "GFLOP/s in large products": number(rate, 1),
             }

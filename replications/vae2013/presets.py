@@ -83,7 +83,7 @@ def checks(data: str, **values: Any) -> dict[str, Any]:
 
 
 def _presets() -> Mapping[str, Mapping[str, Any]]:
-    few: dict[str, Any] = {"n_few": 50, "n_distributions": 60, "n_chains": 5}
+    few: dict[str, Any] = {"n_few": 24, "n_distributions": 150, "n_chains": 5}
     fewer: dict[str, Any] = {"n_few": 4, "n_distributions": 4, "n_chains": 2}
     tiny: dict[str, Any] = {"n_samples": 1_000, "n_trial_steps": 2, "n_models": 2, "n_curve_images": 100}
     return {

@@ -158,9 +158,10 @@ def test_figures_read_the_runs(outcome, tmp_path):
     assert np.allclose(picture[1:29, 1:29, 0] if picture.ndim == 3 else picture[1:29, 1:29], first)
     rows = figures.table(results).to_dict("records")
     assert [row["model"] for row in rows] == [
-        "convolutional, digits, N_z = 3", "3 principal components, digits", "MLP (AEVB), digits, N_z = 3",
+        "convolutional, digits", "3 components, digits", "MLP (AEVB), digits",
     ]  # fmt: skip
     assert rows[1]["squared error"] == f"{outcome.scores['pca_error'].value:.4f}"
     assert rows[1]["FID"] == "–"
+    assert "bits/dim, at most" not in rows[0]
     assert figures.captions(Results(None, "smoke", store, [])) == {}
     assert "k = 4" in figures.captions(results)["table"]
