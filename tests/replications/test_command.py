@@ -149,7 +149,7 @@ def test_verdicts_json_has_the_designed_fields(store):
     words = {v["claim"]: v["verdict"] for v in found}
     assert words["eq1"] == "replicated"
     assert words["fig2-more-latents"] == "not comparable"
-    assert words["fig3"] == "not run"
+    assert "not run" in words.values()  # claims of papers that have no run here
 
 
 def test_a_verdict_that_fell_from_the_published_one_exits_1(copy, tmp_path, monkeypatch, capsys):
