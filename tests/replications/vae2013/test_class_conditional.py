@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from numpy.polynomial.hermite_e import hermegauss
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.nn import functional as F
 
@@ -31,6 +32,7 @@ from replications.vae2013.class_conditional import (
     _log_loss,
     ascend,
     class_bounds,
+    class_sheet,
     conditional_bound,
     generative_and_discriminative,
     references,
@@ -65,10 +67,22 @@ def of_model(vae, r, x, y):
     mean, logvar = through("encoder_out", torch.tanh(through("encoder_in", torch.cat([x, y], -1)))).chunk(2, -1)
     q = Normal(mean, (0.5 * logvar).exp())
 
-    def p(z):
+    def p(z, y=y):
         return Bernoulli(logits=through("decoder_out", torch.tanh(through("decoder_in", torch.cat([z, y], -1)))))
 
     return q, p
+
+
+def p_of(vae, r, z, y):
+    """p(x|y, z) at many z."""
+    return of_model(vae, r, torch.zeros(1, 12), y)[1](z, y.expand(len(z), -1))
+
+
+def normal_grid(n):
+    """Gauss-Hermite points of three independent standard normals, (n^3, 3), and the logarithms of their weights."""
+    nodes, weights = (torch.from_numpy(each).float() for each in hermegauss(n))
+    points = torch.cartesian_prod(nodes, nodes, nodes)
+    return points, torch.cartesian_prod(*[(weights / weights.sum()).log()] * 3).sum(1)
 
 
 def test_both_kinds_have_equally_many_parameters():
@@ -97,16 +111,15 @@ def test_bounds_of_all_classes_stand_at_their_image_and_class(made, monkeypatch)
     monkeypatch.setattr("replications.vae2013.class_conditional._ALIVE", 2 * 10 * 4000 * 12 * 3)  # blocks of 3 images
     plain, weighted = class_bounds(vae, x, 4000, TINY, rng(3))
     assert plain.shape == weighted.shape == (2, 4, N_CLASSES)
+    points, logs = normal_grid(24)  # of the prior, so that log p(x|y) and E_q have no Monte Carlo error
     for r, i, c in ((0, 0, 2), (1, 3, 7), (0, 2, 9)):
-        q, _ = of_model(vae, r, x[i : i + 1], F.one_hot(torch.tensor([c]), N_CLASSES).float().expand(1, -1))
-        z = q.sample((4000,))
-        y = F.one_hot(torch.tensor([c]), N_CLASSES).float().expand(4000, 1, -1)
-        _, p = of_model(vae, r, x[i : i + 1].expand(4000, 1, -1), y)
-        log_likelihood = p(z).log_prob(x[i]).sum(-1)
-        bound = log_likelihood.mean() - kl_divergence(q, Normal(0.0, 1.0)).sum()
-        weights = log_likelihood + (Normal(0.0, 1.0).log_prob(z) - q.log_prob(z)).sum(-1)
+        y = F.one_hot(torch.tensor([c]), N_CLASSES).float()
+        q, _ = of_model(vae, r, x[i : i + 1], y)
+        log_likelihood = p_of(vae, r, points, y).log_prob(x[i]).sum(-1)
+        at_posterior = p_of(vae, r, q.mean + q.stddev * points, y).log_prob(x[i]).sum(-1)
+        bound = (at_posterior * logs.exp()).sum() - kl_divergence(q, Normal(0.0, 1.0)).sum()
         assert plain[r, i, c].item() == pytest.approx(bound.item(), abs=0.05)
-        assert weighted[r, i, c].item() == pytest.approx((weights.logsumexp(0) - math.log(4000)).item(), abs=0.05)
+        assert weighted[r, i, c].item() == pytest.approx((log_likelihood + logs).logsumexp(0).item(), abs=0.05)
     assert (weighted > plain - 0.02).all()
 
 
@@ -167,6 +180,71 @@ def test_longer_training_reads_more_digits(outcome, tmp_path):
     assert 0 <= scores["recognised"].value <= 1
 
 
+class Stopped(Exception):
+    pass
+
+
+def test_a_step_has_the_prior_of_its_labels_and_the_class_shares_count_them(monkeypatch, tmp_path):
+    steps = []
+
+    def keep_step(flat, optimizer, objective, decay):
+        steps.append((objective.item(), decay))
+
+    def stop(vae, classifier, shares, *_):
+        raise Stopped(shares, vae)
+
+    monkeypatch.setattr(module, "ascend", keep_step)
+    monkeypatch.setattr(module, "measured", stop)
+    starts = []
+    for seed in (0, 1):
+        with pytest.raises(Stopped) as stopped:
+            generative_and_discriminative(TINY, Workspace(tmp_path / str(seed), seed))
+        shares, vae = stopped.value.args
+        starts.append(vae.decoder_out.weight)
+    counts = torch.bincount(datasets.load("mnist-5k").labels_of("train")[:60], minlength=N_CLASSES)
+    assert torch.allclose(shares, (counts + 1) / 70)
+    assert not torch.equal(*starts)
+    assert {decay for _, decay in steps} == {1 / 60}
+    bounds, log_likelihoods = ([each[0] for each in steps[kind::2]] for kind in (0, 1))
+    assert all(-2 * 700 < bound < -2 * 450 for bound in bounds)  # nobody learns: 784 log 2 = 543 nats, two models
+    assert all(-2 * 3 < value < -2 * 1.8 for value in log_likelihoods)  # log 10 = 2.3 nats
+
+
+def test_bayes_adds_the_prior_to_both_bounds(monkeypatch):
+    def flat_bounds(vae, x, n_draws, config, rng):
+        plain = torch.zeros(2, len(x), N_CLASSES)
+        weighted = plain.clone()
+        weighted[..., 7] = 0.1 if n_draws == config.n_importance else 9.0
+        return plain, weighted
+
+    monkeypatch.setattr(module, "class_bounds", flat_bounds)
+    data, shares = datasets.load("mnist-5k"), torch.full((N_CLASSES,), 0.09)
+    shares[4] = 0.19
+    classifier = Classifier(TINY, 784, rng())
+    scores, _ = module.measured(ConditionalVAE(TINY, 784, rng()), classifier, shares, data, TINY, Streams(0))
+    truth = data.labels_of("test")
+    all_fours = (truth != 4).double().mean().item()
+    assert scores["generative_error"].value == pytest.approx(all_fours)
+    assert scores["generative_error_tighter"].value == pytest.approx(all_fours)  # .1 nats do not outweigh the prior
+    assert scores["generative_log_loss"].value == pytest.approx(-shares[truth].log().mean().item(), rel=1e-5)
+    assert scores["bound_test"].value == pytest.approx(0.0, abs=1e-6)
+    assert scores["noise_drop"].value == pytest.approx(0.0, abs=1e-6)
+
+    shares[:] = 0.1
+    scores, _ = module.measured(ConditionalVAE(TINY, 784, rng()), classifier, shares, data, TINY, Streams(0))
+    all_sevens = (truth != 7).double().mean().item()
+    assert scores["generative_error_tighter"].value == pytest.approx(all_sevens)  # by the weighted bound
+
+
+def test_a_row_of_the_sheet_is_a_class():
+    vae = ConditionalVAE(TINY, 784, rng())
+    with torch.no_grad():
+        vae.decoder_in.weight[:, : TINY.n_latent] = 0  # z says nothing
+    sheet = class_sheet(vae, TINY, Streams(0))[0, :-1, :-1].unflatten(0, (N_CLASSES, 29)).unflatten(2, (N_CLASSES, 29))
+    assert (sheet == sheet[:, :, :1]).all()
+    assert not (sheet == sheet[:1]).all()
+
+
 def test_too_few_images_are_told(tmp_path):
     with pytest.raises(ValueError, match="4000 images: 5000 labels"):
         generative_and_discriminative(dataclasses.replace(TINY, n_labels=5000), Workspace(tmp_path, 0))
@@ -174,22 +252,30 @@ def test_too_few_images_are_told(tmp_path):
 
 def test_figures_read_the_runs(outcome, tmp_path):
     store, outcomes = Store(tmp_path), []
-    for n in (400, 60):
+    for n, shade in ((400, 200), (60, 100)):
+        made = outcome._replace(samples=torch.full((1, 20, 20), shade, dtype=torch.uint8))
         run = Run("vae2013", f"class-conditional-{n}", "smoke", dataclasses.replace(TINY, n_labels=n), 0, {}, 1)
-        execute(run, lambda run, workspace: outcome, store, Options())
+        execute(run, lambda run, workspace, made=made: made, store, Options())
         outcomes.append((run, store.read(run)))
     results = Results(None, "smoke", store, outcomes)
     figure = figures.errors(results)
-    line = figure.axes[0].get_lines()[0]
+    line, *dots = figure.axes[0].get_lines()[:3]
     plt.close(figure)
+    for dot in dots:
+        assert list(dot.get_ydata()) == pytest.approx([100 * value for value in outcome.facts["generative_error"]])
     assert list(line.get_xdata()) == [60, 400]
     assert line.get_ydata()[0] == pytest.approx(100 * outcome.scores["generative_error"].value)
     rows = figures.table(results).to_dict("records")
     assert list(rows[0]) == ["classifier", "60 labels", "400 labels"]
     assert rows[-1]["60 labels"].startswith(f"{100 * outcome.scores['majority_error'].value:.1f} ±")
-    assert len(figures.measures_table(results)) == 7
+    measures = figures.measures_table(results).set_index("measure")["400 labels"]
+    assert len(measures) == 7
+    assert measures.filter(like="above noise").item().startswith(f"{outcome.scores['noise_drop'].value:.0f} ±")
+    assert measures.filter(like="is read as y").item().startswith(f"{100 * outcome.scores['recognised'].value:.1f} ±")
     assert "2 models of each kind" in figures.captions(results)["table"]
-    plt.close(figures.sheet(results))
+    figure = figures.sheet(results)
+    plt.close(figure)
+    assert figure.axes[0].images[0].get_array().mean() == pytest.approx(200 / 255, abs=0.01)  # of the most labels
     assert figures.captions(Results(None, "smoke", store, [])) == {}
 
 
