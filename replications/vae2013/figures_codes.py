@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from scipy.stats import norm
 
 from lib.execution.runs import Finished
+from lib.metrics import metric_name
 from lib.reporting.sheets import image_sheet
 from lib.reporting.tables import cell, number
 from lib.training.randomness import Streams
@@ -96,14 +97,20 @@ def frey_caption(results: Results) -> str:
 
 def quality_table(results: Results) -> pd.DataFrame:
     """Figure 5 in numbers, a row for each N_z, mean over seeds ± standard deviation; real digits as the floor."""
+    extractor_name = results.finished("baselines")[0].scores["real_fid"].protocol["extractor"]
+
+    def heading(name: str) -> str:
+        plain = QUALITY[name][0]
+        return plain if name in ("precision", "recall") else metric_name(plain, extractor_name)
+
     rows = []
     for n in sorted({o.run.config.n_latent for o in results.finished() if isinstance(o.run.config, AevbConfig)}):
         found = results.finished(f"aevb-nz{n}")
-        cells = {heading: cell(found, name, digits) for name, (heading, digits) in QUALITY.items()}
+        cells = {heading(name): cell(found, name, digits) for name, (_, digits) in QUALITY.items()}
         rows.append({"samples of": f"AEVB, N_z = {n}", "active units": cell(found, "active_units", 1)} | cells)
     baseline = results.finished("baselines")
     for label, prefix in (("training images", "real"), ("independent pixels", "pixels")):
-        cells = {heading: cell(baseline, f"{prefix}_{name}", digits) for name, (heading, digits) in QUALITY.items()}
+        cells = {heading(name): cell(baseline, f"{prefix}_{name}", digits) for name, (_, digits) in QUALITY.items()}
         rows.append({"samples of": label, "active units": "–"} | cells)
     return pd.DataFrame(rows)
 

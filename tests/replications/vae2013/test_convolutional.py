@@ -13,15 +13,16 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from lib import datasets
 from lib.datasets import Dataset
+from lib.datasets.observation import dynamic_binarisation
 from lib.execution.execute import Options, execute
 from lib.execution.runs import Run, Store
 from lib.execution.workspace import OutOfTime, Workspace
 from lib.models.flat import FlatParameters
-from lib.training.randomness import Streams
+from lib.training.randomness import MinibatchOrder, Streams, generator
 from replications.papers import Results
 from replications.vae2013 import convolutional as module
 from replications.vae2013 import figures_convolutional as figures
-from replications.vae2013.config import AevbConfig
+from replications.vae2013.config import AevbConfig, BaselinesConfig
 from replications.vae2013.convolutional import (
     ConvolutionalConfig,
     ConvVAE,
@@ -30,6 +31,7 @@ from replications.vae2013.convolutional import (
     measured,
     train_convolutional,
 )
+from replications.vae2013.evaluate import binarised
 
 TINY = ConvolutionalConfig(
     "mnist-5k", 600, n_latent=3, n_filters=(2, 3), n_dense=8, batch=50, n_elbo_draws=2, n_importance=4
@@ -109,10 +111,94 @@ def test_stopped_and_gone_on_ends_in_the_same_bits(outcome, tmp_path, monkeypatc
     assert [row["samples"] for row in outcome.history] == [50 * step for step in range(1, 13)]
 
 
-def test_another_seed_is_another_model(outcome, tmp_path, monkeypatch):
+@pytest.fixture
+def steps(monkeypatch):
+    """Every step's arguments, in place of the steps; and nothing measured at the end."""
+    taken = []
     monkeypatch.setattr(module, "measured", lambda *_: {})
-    other = train_convolutional(TINY, Workspace(tmp_path, 1))
-    assert not torch.equal(outcome.weights["encoder.0.weight"], other.weights["encoder.0.weight"])
+    monkeypatch.setattr(module, "conv_step", lambda *arguments: taken.append(arguments))
+    return taken
+
+
+def test_a_step_gets_fresh_binary_pixels_fresh_noise_and_the_priors_weight(steps, tmp_path):
+    config = dataclasses.replace(TINY, n_samples=8_000, batch=2000, learning_rate=0.0123)  # two epochs
+    outcome = train_convolutional(config, Workspace(tmp_path, 3))
+    torch.manual_seed(3)
+    start = ConvVAE((1, 28, 28), (2, 3), 8, 3, "bernoulli").state_dict()
+    assert all(torch.equal(outcome.weights[name], start[name]) for name in start)
+    images = datasets.load("mnist-5k").split("train")[0].flatten(1)
+    for i, (_, _, optimizer, x, noise, decay) in enumerate(steps):
+        pixels = images[MinibatchOrder(3, 4000, 2000)(i)]
+        assert torch.equal(x, dynamic_binarisation(pixels, generator(3, "binarise", i)))
+        assert torch.equal(noise, torch.randn(2000, 3, generator=generator(3, "latent", i)))
+        assert decay == pytest.approx(1 / 4000)
+        assert optimizer.param_groups[0]["lr"] == 0.0123
+    assert len(steps) == 4
+
+
+def test_bytes_are_trained_on_as_they_are(steps, tmp_path):
+    train_convolutional(dataclasses.replace(TINY, n_samples=100, observation="logistic"), Workspace(tmp_path, 0))
+    images = datasets.load("mnist-5k").split("train")[0].flatten(1)
+    assert torch.equal(steps[1][3], images[MinibatchOrder(0, 4000, 50)(1)].float())
+
+
+def test_the_encoder_sees_bytes_on_minus_one_to_one():
+    model = ConvVAE((3, 32, 32), (2, 3), 8, 4, "logistic")
+    seen = model.encoder(torch.linspace(-1, 1, 256)[[0, 51, 255]].view(-1, 1, 1, 1).expand(-1, 3, 32, 32))
+    q = model.posterior(torch.tensor([0.0, 51.0, 255.0])[:, None].expand(-1, 3072))
+    assert torch.allclose(torch.cat([q.mean, q.logvar], 1), seen, atol=1e-6)
+
+
+@torch.no_grad()
+def test_scores_by_other_formulas(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(module, "quality", lambda *given, **named: (shown.update(given=given, **named) or {}, {}))
+    torch.manual_seed(0)
+    model, digits = ConvVAE((1, 28, 28), (2, 3), 8, 3, "bernoulli"), datasets.load("mnist-5k").images[:1000]
+    data = Dataset("made-up", digits, None, {"train": range(800), "test": range(800, 1000)}, "0" * 64, 255)
+    last = model.encoder[-1]
+    last.weight[0] = 0  # one unit says nothing of the image
+    last.weight[1:3] *= 50
+    last.bias[3:] = 1.0  # so wide a posterior that L_k leaves the bound behind
+    model.decoder[0].weight.mul_(20)
+    scores = measured(model, data, dataclasses.replace(TINY, n_importance=20), Streams(0))
+    x = {split: binarised(data, split, torch.device("cpu")) for split in ("train", "test")}
+    q = model.posterior(x["test"])
+    law = Normal(q.mean, (0.5 * q.logvar).exp())
+    assert scores["active_units"].value == 2
+    assert scores["kl_test"].value == pytest.approx(kl_divergence(law, Normal(0.0, 1.0)).sum(1).mean().item(), rel=1e-5)
+    means = torch.sigmoid(model.decoder(q.mean))
+    assert scores["reconstruction_error"].value == pytest.approx((means - x["test"]).square().mean().item(), rel=1e-5)
+    z = law.sample((20,))
+    weights = Normal(0.0, 1.0).log_prob(z).sum(-1) - law.log_prob(z).sum(-1)
+    weights += Bernoulli(logits=model.decoder(z.flatten(0, 1)).view(20, 200, 784)).log_prob(x["test"]).sum(-1)
+    iwae, elbo = (weights.logsumexp(0) - math.log(20)).mean().item(), weights.mean().item()
+    assert scores["iwae_test"].value == pytest.approx(iwae, abs=(iwae - elbo) / 4)
+    assert scores["elbo_test"].value == pytest.approx(elbo, abs=(iwae - elbo) / 4)
+    _, axes = torch.linalg.eigh(x["train"].T.cov())
+    centred = x["test"] - x["train"].mean(0)
+    left = centred - centred @ axes[:, -3:] @ axes[:, -3:].T
+    assert scores["pca_error"].value == pytest.approx(left.square().mean().item(), rel=1e-3)
+    samples, real, name = shown["given"]
+    assert torch.equal(real, data.split("test")[0])
+    assert (samples.shape, samples.dtype, name) == (real.shape, torch.uint8, "made-up")
+    prior = torch.randn(200, 3, generator=generator(0, "quality"))
+    grey = torch.sigmoid(model.decoder(prior)) * 255
+    assert (samples.flatten(1) - grey).abs().max().item() < 0.51
+
+
+@torch.no_grad()
+def test_the_sheets_first_row_is_the_first_test_images_reconstructed():
+    torch.manual_seed(0)
+    model, data = ConvVAE((1, 28, 28), (2, 3), 8, 3, "bernoulli"), datasets.load("mnist-5k")
+    model.decoder[0].weight.mul_(20)
+    made = module.sheet(model, data, TINY, Streams(0))[0].float()
+    x = binarised(data, "test", torch.device("cpu"))[:10]
+    rows = {1: model.posterior(x).mean, 30: torch.randn(90, 3, generator=generator(0, "samples"))[:10]}
+    for top, z in rows.items():
+        images = (torch.sigmoid(model.decoder(z)) * 255).view(10, 28, 28)
+        row = torch.stack([made[top : top + 28, 1 + 29 * i : 29 + 29 * i] for i in range(10)])
+        assert (row - images).abs().max().item() < 0.51
 
 
 def test_scores_of_digits(outcome):
@@ -146,9 +232,14 @@ def test_scores_of_bytes_have_bits_and_components():
 
 def test_figures_read_the_runs(outcome, tmp_path):
     store, outcomes = Store(tmp_path), []
-    for experiment, config in (("convolutional-digits", TINY), ("aevb-nz3", AevbConfig("mnist-5k", 3, 100))):
+    floor = outcome._replace(scores={"real_fid": outcome.scores["fid"]._replace(value=1.25)})
+    for experiment, config, made in (
+        ("convolutional-digits", TINY, outcome),
+        ("aevb-nz3", AevbConfig("mnist-5k", 3, 100), outcome),
+        ("baselines", BaselinesConfig("mnist-5k"), floor),
+    ):
         run = Run("vae2013", experiment, "smoke", config, 0, {}, 1)
-        execute(run, lambda run, workspace: outcome, store, Options())
+        execute(run, lambda run, workspace, made=made: made, store, Options())
         outcomes.append((run, store.read(run)))
     results = Results(None, "smoke", store, outcomes)
     figure = figures.reconstructions(results)
@@ -159,9 +250,14 @@ def test_figures_read_the_runs(outcome, tmp_path):
     rows = figures.table(results).to_dict("records")
     assert [row["model"] for row in rows] == [
         "convolutional, digits", "3 components, digits", "MLP (AEVB), digits",
+        "training images in place of samples, digits",
     ]  # fmt: skip
     assert rows[1]["squared error"] == f"{outcome.scores['pca_error'].value:.4f}"
-    assert rows[1]["FID"] == "–"
+    assert rows[1]["FID[digits-cnn]"] == "–"
+    assert (rows[3]["FID[digits-cnn]"], rows[3]["squared error"]) == ("1.2", "–")
+    assert rows[1]["squared error"] != rows[0]["squared error"]
     assert "bits/dim, at most" not in rows[0]
+    made = plt.imread(outcomes[0][1].folder / "samples.png")
+    assert np.allclose(np.asarray(picture)[29:].reshape(-1), made[: 4 * 29 + 1].reshape(-1))  # reconstructions on
     assert figures.captions(Results(None, "smoke", store, [])) == {}
     assert "k = 4" in figures.captions(results)["table"]

@@ -99,7 +99,7 @@ def test_the_table_of_frames_has_models_and_floors(results):
 
 def test_the_table_of_samples_has_models_and_floors(results):
     rows = figures.quality_table(results).to_dict("records")
-    assert [(row["samples of"], row["FID"]) for row in rows] == [
+    assert [(row["samples of"], row["FID[digits-cnn]"]) for row in rows] == [
         ("AEVB, N_z = 2", "41.0 ± 1.4"), ("training images", "0.9"), ("independent pixels", "150.0"),
     ]  # fmt: skip
     assert rows[0]["active units"] == "7.0 ± 0.0"
