@@ -83,7 +83,11 @@ def learning_curves(results: Results) -> Figure:
         row[0].set(ylabel=f"{TITLES[name]}: bound,\nnats per image", ylim=_limits(spread.loc[name]["median"]))
     figure.supxlabel("samples evaluated", fontsize="medium")  # once: five panels leave no room for it in each
     if shown:
-        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
+        drawn = (zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes.flat)  # a panel may lack some
+        lines = {label: handle for pairs in drawn for handle, label in pairs}
+        labels = [f"{ALGORITHMS[a]}, {images}" for a in ALGORITHMS for images in STYLES]
+        there = [label for label in labels if label in lines]
+        figure.legend([lines[label] for label in there], there, loc="outside upper center", ncols=4, fontsize="small")
     return figure
 
 
@@ -92,8 +96,9 @@ def _limits(medians: pd.Series) -> tuple[float, float]:
 
     Curves that stay below are cut off, as in the paper: wake-sleep begins some orders of magnitude lower.
     """
-    names, samples = (medians.index.get_level_values(level) for level in ("algorithm", "samples"))
-    late = medians[(samples >= 0.1 * samples.max()) & ((names == "aevb") | ~(names == "aevb").any())]
+    names, samples, latents = (medians.index.get_level_values(level) for level in ("algorithm", "samples", "N_z"))
+    led = latents.isin(latents[names == "aevb"])  # panels that have AEVB; elsewhere wake-sleep is all there is
+    late = medians[(samples >= 0.1 * samples.max()) & ((names == "aevb") | ~led)]
     low, high = late.min(), medians.max()
     span = max(high - low, 1e-9)
     return low - span, high + ROOM * span
