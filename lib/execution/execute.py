@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -189,6 +190,7 @@ def _finish(
         "data": dict(run.data),
         "algorithm_version": run.algorithm_version,
         "fingerprint": run.fingerprint,
+        "finished_on": datetime.now(UTC).date().isoformat(),  # a page tells when; no number depends on it
         "wall_seconds": round(workspace.seconds, 3),
         "resumed_at_steps": workspace.resumed_at,
         "peak_memory_bytes_of_process": peak_memory_bytes(),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,9 @@ class TestDiverged:
         last = load_checkpoint(folder / CHECKPOINT)
         assert last is not None
         assert last.state["step"] == 7  # the last finite one
-        assert json.loads((folder / "run.json").read_text())["fingerprint"] == toy_run().fingerprint
+        record = json.loads((folder / "run.json").read_text())
+        assert record["fingerprint"] == toy_run().fingerprint
+        assert abs(date.fromisoformat(record["finished_on"]) - datetime.now(UTC).date()) <= timedelta(days=1)
         assert not store.begun_folder(toy_run()).exists()
 
     def test_is_not_computed_again(self, report: Report, store: Store, toy_run: MakeRun, toy: Compute) -> None:
