@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,7 +32,7 @@ class Run:
     data: Mapping[str, str]
     algorithm_version: int
 
-    @property
+    @cached_property  # asked for at every look at a run's folder: an executor's wait would spend its time on it
     def fingerprint(self) -> str:
         """sha256 of the canonical JSON of everything that decides the numbers. The preset's name does not."""
         identity = {
