@@ -19,7 +19,7 @@ from lib.results import Score, mean_score
 from lib.training.randomness import Streams
 from replications.gan2014.annealed import dequantised
 from replications.gan2014.config import BaselinesConfig
-from replications.gan2014.splits import Splits, reference_images, splits
+from replications.gan2014.splits import Splits, reference_images, reference_split, splits
 
 ANCHORS = ("heldout", "copies")  # of the memorisation check: what it says of unseen images, and of a perfect copier
 
@@ -49,7 +49,8 @@ def compute_baselines(
         pixels = to_uint8(images[: len(real)].unflatten(1, data.images.shape[1:]))
         if len(images) == 1:
             pixels = pixels.expand(len(real), -1, -1, -1)
-        found, reason = quality(pixels, real, data.name, seed=streams.seed, device=streams.device, protocol=protocol)
+        compared = {**protocol, "split": reference_split(data)}
+        found, reason = quality(pixels, real, data.name, seed=streams.seed, device=streams.device, protocol=compared)
         scores |= {f"{name}_{source}": score for name, score in found.items()}
         facts |= reason
     return scores, facts

@@ -18,7 +18,7 @@ from lib.training.graphs import CapturedStep
 from lib.training.optimizers import with_state
 from lib.training.randomness import MinibatchOrder, Streams, generator
 from replications.gan2014.config import DcganConfig, StackedConfig
-from replications.gan2014.splits import HELD_OUT, reference_images
+from replications.gan2014.splits import HELD_OUT, reference_images, reference_split
 
 N_POINTS = 20  # of the training curves
 SHEET = 64  # images on the sample sheet
@@ -177,7 +177,13 @@ def dcgan(config: DcganConfig, workspace: Workspace) -> Outcome:
     nets.generator.train()
     history = train(nets, lambda rows: images.index_select(0, rows), len(images), config, workspace)
     generated = generate(nets.generator, len(real), streams)
-    protocol = {"data": data.name, "data_sha256": data.digest, "batch_norm": "running statistics", "noise": "fresh"}
+    protocol = {
+        "data": data.name,
+        "data_sha256": data.digest,
+        "split": reference_split(data),
+        "batch_norm": "running statistics",
+        "noise": "fresh",
+    }
 
     def measured(made: Tensor) -> tuple[dict[str, Any], dict[str, str]]:
         return quality(made, real, data.name, seed=streams.seed, device=workspace.device, protocol=protocol)

@@ -17,7 +17,7 @@ from lib.training.randomness import Streams
 from replications.gan2014.annealed import annealed_scores
 from replications.gan2014.config import GanConfig
 from replications.gan2014.pixels import contrast_normalised, mean_contrast, rendered
-from replications.gan2014.splits import Splits, reference_images, splits
+from replications.gan2014.splits import Splits, reference_images, reference_split, splits
 from replications.gan2014.train import Training, draw_noise, generate
 
 N_PATHS, PATH_POINTS = 100, 11  # ours: straight lines in z behind the score of figure 3, and points on each
@@ -102,7 +102,12 @@ class Images:
         self, generator: nn.Module, config: GanConfig, streams: Streams
     ) -> tuple[dict[str, Score], dict[str, str]]:
         samples = self.of(generate(generator, config, len(self.real), streams.at("quality")))
-        protocol = {"data": self.data.name, "data_sha256": self.data.digest, "images": self.made}
+        protocol = {
+            "data": self.data.name,
+            "data_sha256": self.data.digest,
+            "split": reference_split(self.data),
+            "images": self.made,
+        }
         return quality(samples, self.real, self.data.name, seed=streams.seed, device=self.device, protocol=protocol)
 
 

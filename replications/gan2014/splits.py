@@ -42,3 +42,8 @@ def reference_images(data: Dataset) -> Tensor:
     if data.name in HELD_OUT:
         return data.split("train")[0][HELD_OUT[data.name] :]
     return data.split("test")[0]
+
+
+def reference_split(data: Dataset) -> str:
+    """Which images those are, for a score's protocol."""
+    return f"train from {HELD_OUT[data.name]:,} on" if data.name in HELD_OUT else "test"

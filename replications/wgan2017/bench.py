@@ -80,7 +80,7 @@ def our_iteration(config: ImagesConfig, nets: Nets, images: Tensor, streams: Str
     update_critic = CapturedStep(lambda *inputs: critic_step(players, config, *inputs), tensors, device)
     update_generator = CapturedStep(lambda z: generator_step(players, config, z), tensors, device)
     order = MinibatchOrder(0, len(images), config.batch, device)
-    pixels, count = Pixels(images, images, None, ""), iter(range(10**9))
+    pixels, count = Pixels(images, images, None, "", ""), iter(range(10**9))
 
     def iteration() -> None:
         step = next(count)

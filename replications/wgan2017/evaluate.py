@@ -62,7 +62,8 @@ def images(config: ImagesConfig, workspace: Workspace) -> Outcome:
     trained = train(config, pixels, workspace)
     generated = generate(trained.nets.generator, config, config.n_generated, streams.at("generate"))
     protocol = {
-        "data": data.name, "data_sha256": data.digest, "algorithm": config.algorithm, "generator": config.generator,
+        "data": data.name, "data_sha256": data.digest, "split": pixels.split,
+        "algorithm": config.algorithm, "generator": config.generator,
         "critic": config.critic, "generator_steps": config.n_steps, "batch_norm": "running statistics",
         "model": "the last generator", "outputs": "clamped to -1 .. 1",
     }  # fmt: skip
@@ -136,7 +137,7 @@ def anchors(config: AnchorsConfig, workspace: Workspace) -> Outcome:
     scores: dict[str, Score] = {}
     facts: dict[str, str] = {}
     for name, pictures in made.items():
-        protocol = {"data": data.name, "data_sha256": data.digest, "images": name}
+        protocol = {"data": data.name, "data_sha256": data.digest, "split": pixels.split, "images": name}
         found, left_out = _scored(pictures, real, data.name, workspace, protocol)
         scores |= {f"{metric}_{name}": score for metric, score in found.items()}
         facts |= left_out

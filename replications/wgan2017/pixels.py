@@ -26,6 +26,7 @@ class Pixels(NamedTuple):
     reference: Tensor  # (M, C, h, h) uint8, as the data set has them
     features: Tensor | None  # (n, D) of the first n reference images, for the curve; None without an extractor
     data: str
+    split: str  # which images the reference is
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +49,8 @@ def pixels_of(data: Dataset, n_curve: int, device: torch.device) -> Pixels:
     # as in most published FIDs of CIFAR-10; LSUN has no other split here.
     own = data.name in TRAIN_IS_REFERENCE
     reference = (data.split("train")[0][:10_000] if own else data.split("test")[0]).to(device)
-    return Pixels(train, reference, features(reference[:n_curve], data.name), data.name)
+    split = "train, the first 10,000" if own else "test"
+    return Pixels(train, reference, features(reference[:n_curve], data.name), data.name, split)
 
 
 def features(images: Tensor, data_name: str) -> Tensor | None:

@@ -44,7 +44,7 @@ def pictures(n: int = 40) -> torch.Tensor:
 
 def made_up() -> Pixels:
     images = pictures()
-    return Pixels(images, images, None, "made up")
+    return Pixels(images, images, None, "made up", "test")
 
 
 def batch(config=TINY, seed=0):
