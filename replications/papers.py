@@ -174,10 +174,18 @@ class Results(NamedTuple):
         return [judge(claim, self.paper.key, self.preset, self.outcomes) for claim in claims]
 
 
-def read(key: str, preset: str, seeds: int | None = None, root: Path = LATEST) -> Results:
+def read(
+    key: str, preset: str, seeds: int | None = None, root: Path = LATEST, *, needs_weights: bool = True
+) -> Results:
     """What the store at `root` holds of a plan; computes nothing."""
-    store = open_store(root)
+    store = open_store(root) if needs_weights else Store(root, needs_weights=False)
     return Results(load(key), preset, store, [(run, store.read(run)) for run in plan(key, preset, seeds)])
+
+
+def finished_on(finished: Sequence[Finished]) -> str:
+    """The day, or first and last day, on which runs ended; empty where none says (those of before 2026-11-28)."""
+    days = sorted({outcome.provenance["finished_on"] for outcome in finished if "finished_on" in outcome.provenance})
+    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""
 
 
 def open_store(root: Path) -> Store:
@@ -188,11 +196,11 @@ def open_store(root: Path) -> Store:
 def load_or_run(key: str, preset: str, seeds: int, root: str | Path = "", device: str = "auto") -> Results:
     """For notebooks: the results of a plan; runs that are missing are computed first, with progress shown.
 
-    Not with device "none": then what is there is shown, and nothing is computed.
+    Not with device "none": then what is there is shown, with or without its weights, and nothing is computed.
     """
     folder = Path(root) if root else LATEST
     if device == "none":
-        return read(key, preset, seeds, folder)
+        return read(key, preset, seeds, folder, needs_weights=False)
     reports = compute_missing(plan(key, preset, seeds), Store(folder), Options(resolve_device(device)), workers=1)
     for report in reports:
         if report.ending == "crashed":

@@ -1,8 +1,10 @@
 """From finished runs to pages: execute a paper's notebook strictly, build its HTML, keep the index; and publish it."""
 
 import ast
+import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,14 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lib.claims import Verdict, counts
 from lib.errors import UserError
 from lib.execution.runs import Failed, Finished
-from lib.files import write_atomically
-from lib.reporting.exhibits import read_exhibits, withhold
+from lib.files import sha256_of, write_atomically
+from lib.reporting.citation import bibtex, protocol_text, text_citation
+from lib.reporting.exhibits import complete, read_exhibits, withhold, write_index
 from lib.results import readable_json
 from replications import papers
 from replications.papers import PUBLISHED, Paper, Results
 
 if TYPE_CHECKING:
     from lib.reporting.notebooks import Execution
+    from lib.reporting.page import Citation
 
 REPORT_TIMEOUT_S = 600.0  # a notebook reads finished runs: seconds; ten minutes mean it hangs
 SMOKE_BANNER = "Smoke run: numbers mean nothing. It only shows that every part works."
@@ -30,6 +34,9 @@ class Built(NamedTuple):
     reason: str
 
 
+SUMMARY = "summary"  # the notebook across papers
+
+
 def build(
     key: str, preset: str, seeds: int, root: Path, device: str, extra: Mapping[str, Any], timeout_s: float | None = None
 ) -> Built:
@@ -37,31 +44,93 @@ def build(
 
     A notebook that fails leaves a partial page that names the cell. Verdicts go to <key>.verdicts.json.
     """
-    from lib.reporting.notebooks import execute_notebook
-
-    paper, folder = papers.load(key), root / preset
-    executed, page = folder / f"{key}.ipynb", folder / f"{key}.html"
+    paper = papers.load(key)
     parameters = {"preset": preset, "seeds": seeds, "run_dir": str(root.resolve()), "device": device, **extra}
-    execution = execute_notebook(paper.notebook, executed, parameters, timeout_s=timeout_s or REPORT_TIMEOUT_S)
-    _write_page(paper, preset, executed, page, None if execution.ok else execution)
-    results = papers.read(key, preset, parameters["seeds"], root)
+    execution = _execute(paper.notebook, root / preset, parameters, timeout_s)
+    results = papers.read(key, preset, parameters["seeds"], root, needs_weights=device != "none")
+    _complete(key, [results], root, execution.ok)
+    folder = root / preset
+    _write_page(paper, preset, folder, None if execution.ok else execution)
     write_atomically(folder / f"{key}.verdicts.json", verdicts_json(results.verdicts()))
     write_atomically(folder / f"{key}.report.json", readable_json(_summary(results, execution.ok)))
+    return Built(folder / f"{key}.html", _reason(key, execution))
+
+
+def build_summary(preset: str, seeds: int, root: Path, timeout_s: float | None = None) -> Built:
+    """Execute notebooks/summary.ipynb, which computes nothing, on what is below `root`; write its page."""
+    from replications import summary
+
+    parameters = {"preset": preset, "seeds": seeds, "run_dir": str(root.resolve()), "device": "none"}
+    execution = _execute(papers.REPOSITORY / "notebooks" / f"{SUMMARY}.ipynb", root / preset, parameters, timeout_s)
+    _complete(SUMMARY, summary.read_all(preset, seeds, root), root, execution.ok)
+    _write_page(None, preset, root / preset, None if execution.ok else execution)
+    return Built(root / preset / f"{SUMMARY}.html", _reason(SUMMARY, execution))
+
+
+def _execute(notebook: Path, folder: Path, parameters: Mapping[str, Any], timeout_s: float | None) -> "Execution":
+    from lib.reporting.notebooks import execute_notebook
+
+    return execute_notebook(notebook, folder / notebook.name, parameters, timeout_s=timeout_s or REPORT_TIMEOUT_S)
+
+
+def _reason(key: str, execution: "Execution") -> str:
     where = f"cell {execution.cell}: " if execution.cell else ""
-    return Built(page, "" if execution.ok else f"{key}: {where}{execution.reason}")
+    return "" if execution.ok else f"{key}: {where}{execution.reason}"
 
 
-def _write_page(paper: Paper, preset: str, executed: Path, page: Path, failed: "Execution | None" = None) -> None:
+def _complete(key: str, studies: Sequence[Results], root: Path, ok: bool) -> None:
+    """Enter in the index of exhibits what each was made from. A notebook that failed keeps what it had before."""
+    if not ok or not studies:
+        return
+    folder = root / studies[0].preset
+    complete(folder / "figures", key, _markup(folder / f"{key}.ipynb"), made_from(studies))
+
+
+def _markup(notebook: Path) -> str:
+    outputs = (o for cell in json.loads(notebook.read_text())["cells"] for o in cell.get("outputs", []))
+    return "".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+
+
+def made_from(studies: Sequence[Results]) -> dict[str, Any]:
+    """What every exhibit of a page rests on: runs and their digest, data with digests, days, devices, commits."""
+    finished = [outcome for study in studies for outcome in study.finished()]
+    runs = sorted({f"{o.run.fingerprint} {sha256_of(o.folder / 'results.json')}" for o in finished})
+    return {
+        "preset": studies[0].preset,
+        "seeds": sorted({outcome.run.seed for outcome in finished}),
+        "runs": len(runs),
+        "runs_sha256": hashlib.sha256("\n".join(runs).encode()).hexdigest(),
+        "data": {name: digest for outcome in finished for name, digest in sorted(outcome.provenance["data"].items())},
+        "devices": sorted({outcome.record["provenance"]["device"] for outcome in finished}),
+        "commits": sorted({outcome.provenance["commit"] for outcome in finished}),
+        "finished_on": papers.finished_on(finished),
+    }
+
+
+def _write_page(paper: Paper | None, preset: str, folder: Path, failed: "Execution | None" = None) -> None:
+    """The page of an executed notebook in `folder`; `paper` None for the summary."""
     from lib.reporting.page import notebook_page
 
+    key = paper.key if paper else SUMMARY
     notebook_page(
-        executed,
-        page,
-        title=paper.document["title"],
-        subtitle=f"{paper.byline} · arXiv {paper.document['arxiv']} · preset {preset}",
+        folder / f"{key}.ipynb",
+        folder / f"{key}.html",
+        title=paper.document["title"] if paper else "The papers side by side",
+        subtitle=f"{paper.byline} · arXiv {paper.document['arxiv']} · preset {preset}" if paper else f"preset {preset}",
         banner=SMOKE_BANNER if preset == "smoke" else None,
         failed=failed,
-    )
+        citations=[_citation(exhibit, paper, preset) for exhibit in read_exhibits(folder / "figures")
+                   if exhibit["identifier"].startswith(f"{key}/")],
+    )  # fmt: skip
+
+
+def _citation(exhibit: Mapping[str, Any], paper: Paper | None, preset: str) -> "Citation":
+    from lib.reporting.page import Citation
+
+    document = paper.document if paper else None
+    files = {name.rpartition(".")[2]: f"figures/{name}" for name in exhibit["files"]}
+    text = text_citation(exhibit, document, preset)
+    return Citation(exhibit["identifier"], text, bibtex(exhibit, document, preset), protocol_text(exhibit), files)
 
 
 def declared_values(key: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -103,6 +172,7 @@ def _summary(results: Results, ok: bool) -> dict[str, Any]:
     detail = (
         f"{len(finished)} runs on {' and '.join(devices) or 'no device'}, {hours * 60:.1f} minutes of compute in all"
     )
+    day = papers.finished_on(finished)
     return {
         "paper": results.paper.key,
         "title": results.paper.document["title"],
@@ -110,27 +180,19 @@ def _summary(results: Results, ok: bool) -> dict[str, Any]:
         "preset": results.preset,
         "verdicts": counts(results.verdicts()),
         "state": "failed" if not ok else "numbers mean nothing" if results.preset == "smoke" else "ok",
-        "detail": detail + (f"; {diverged} diverged" if diverged else "") + (f"; {missing} not run" if missing else ""),
+        "detail": (f"{day} · " if day else "")
+        + detail
+        + (f"; {diverged} diverged" if diverged else "")
+        + (f"; {missing} not run" if missing else ""),
     }
-
-
-def write_index(root: Path) -> Path:
-    """root/index.html, leading to every report below `root`."""
-    from lib.reporting.page import IndexEntry, index_page
-
-    order = {"paper": 0, "laptop": 1, "smoke": 2}
-    entries = []
-    for path in sorted(root.glob("*/*.report.json"), key=lambda p: (order.get(p.parent.name, 3), p.name)):
-        summary = json.loads(path.read_text())
-        entries.append(IndexEntry(href=f"{path.parent.name}/{summary['paper']}.html", **summary))
-    index_page(root / "index.html", entries)
-    return root / "index.html"
 
 
 def publish(
     key: str, preset: str, root: Path, *, weights: bool, partial: bool = False, target: Path = PUBLISHED
 ) -> list[Path]:
     """Promote a report, its figures and its finished runs from `root` to `target`. Returns the files written.
+
+    What spans papers is made by `publish_site` afterwards.
 
     Figures that show images of a data set are left out, in the pages too. Weights stay behind unless asked for: their
     digest is kept in SHA256SUMS, and the run makes them again bit for bit.
@@ -151,24 +213,60 @@ def publish(
             f"{len(missing)} runs of {key} {preset} are not computed (the first: {missing[0]}): `regen run` computes"
             " them; with --partial what is there is published."
         )
-    figures = source / "figures"
-    withheld = [e for e in read_exhibits(figures) if e["shows_data"] and e["identifier"].startswith(f"{key}/")]
-    executed = _without_data(source / f"{key}.ipynb", target / preset / f"{key}.ipynb", withheld)
-    page = executed.with_suffix(".html")
-    _write_page(papers.load(key), preset, executed, page)
-    written = [executed, page]
-    written += [
-        _copy(source / f"{key}.{end}", target / preset / f"{key}.{end}") for end in ("verdicts.json", "report.json")
-    ]
-    kept_back = {figures / name for exhibit in withheld for name in exhibit["files"]}
-    for path in sorted(set((figures / key).iterdir()) - kept_back):
-        written.append(_copy(path, target / preset / path.relative_to(source)))
-    written.append(_merge_exhibits(figures / "exhibits.json", target / preset / "figures" / "exhibits.json", key))
+    written = _publish_page(key, source, target / preset)
     for _, outcome in results.outcomes:
         if isinstance(outcome, Finished | Failed):
             names = sorted(path for path in outcome.folder.iterdir() if weights or path.suffix != ".safetensors")
             written += [_copy(path, target / path.relative_to(root)) for path in names]
-    return [*written, write_index(target)]
+    return written
+
+
+def publish_again(key: str, preset: str, target: Path = PUBLISHED) -> list[Path]:
+    """Make a published report anew from the published runs, for a change of its words or its look. Computes nothing.
+
+    Figures that are drawn from weights, which are not published, stay as they are.
+    Raises UserError if that report is not published, or its notebook fails.
+    """
+    if not (target / preset / f"{key}.report.json").exists():
+        raise UserError(f"No {preset} report of {key} is published: `regen publish {key} --preset {preset}` does it.")
+    with tempfile.TemporaryDirectory(prefix="regen-publish-") as folder:
+        root = Path(folder)
+        (root / "runs").symlink_to((target / "runs").resolve())
+        shutil.copytree(target / preset / "figures", root / preset / "figures")
+        built = build(key, preset, papers.default_seeds(preset), root, "none", {})
+        if built.reason:
+            raise UserError(f"{built.reason} Nothing was published.")
+        return _publish_page(key, root / preset, target / preset)
+
+
+def publish_site(target: Path = PUBLISHED) -> list[Path]:
+    """What spans papers, after their reports were published: the summaries, the site, the research object."""
+    from replications.crate import write_crate
+    from replications.site import write_site
+
+    presets = sorted({path.parent.name for path in target.glob("*/*.report.json")} - {"smoke"})
+    for preset in presets:
+        built = build_summary(preset, papers.default_seeds(preset), target)
+        if built.reason:
+            raise UserError(f"The summary of {preset} failed in {built.reason}.")
+    return [write_site(target), write_crate(target)]
+
+
+def _publish_page(key: str, source: Path, target: Path) -> list[Path]:
+    """A report with its figures, without the pictures that show images of a data set."""
+    figures = source / "figures"
+    mine = [exhibit for exhibit in read_exhibits(figures) if exhibit["identifier"].startswith(f"{key}/")]
+    withheld = [exhibit for exhibit in mine if exhibit["shows_data"]]
+    shown = [exhibit for exhibit in mine if not exhibit["shows_data"]]
+    written = [_without_data(source / f"{key}.ipynb", target / f"{key}.ipynb", withheld)]
+    written += [_copy(source / f"{key}.{end}", target / f"{key}.{end}") for end in ("verdicts.json", "report.json")]
+    shutil.rmtree(target / "figures" / key, ignore_errors=True)
+    names = [name for exhibit in shown for name in exhibit["files"]]
+    written += [_copy(figures / name, target / "figures" / name) for name in names]
+    others = [e for e in read_exhibits(target / "figures") if not e["identifier"].startswith(f"{key}/")]
+    write_index(target / "figures", [*others, *shown])
+    _write_page(papers.load(key), target.name, target)
+    return [*written, target / f"{key}.html"]
 
 
 def _copy(source: Path, target: Path) -> Path:
@@ -187,15 +285,4 @@ def _without_data(source: Path, target: Path, withheld: Sequence[Mapping[str, An
                 markup = withhold(markup, exhibit["identifier"])
             output["data"]["text/html"] = markup.splitlines(keepends=True)
     write_atomically(target, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
-    return target
-
-
-def _merge_exhibits(source: Path, target: Path, key: str) -> Path:
-    """The paper's entries of `source` in place of its entries in `target`."""
-    mine = [e for e in read_exhibits(source.parent) if e["identifier"].startswith(f"{key}/") and not e["shows_data"]]
-    kept = [e for e in read_exhibits(target.parent) if not e["identifier"].startswith(f"{key}/")]
-    exhibits = sorted([*kept, *mine], key=lambda exhibit: exhibit["identifier"])
-    write_atomically(
-        target, json.dumps({"schema": 1, "exhibits": exhibits}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    )
     return target

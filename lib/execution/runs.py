@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lib.errors import UserError
 from lib.files import sha256_of
 from lib.results import Score, canonical_json, score_from_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 State = Literal["finished", "failed", "begun", "damaged", "missing"]
 SUMS = "SHA256SUMS"  # lists every other file of a run; `sha256sum -c SHA256SUMS` checks a run without regen
@@ -68,6 +71,19 @@ class Finished(NamedTuple):
         """The rows of history.csv as numbers."""
         with (self.folder / "history.csv").open(newline="") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    def tensors(self) -> "dict[str, Tensor]":
+        """What its weights.safetensors holds, on the CPU. Raises WeightsAbsent where a published run left it behind."""
+        from safetensors.torch import load_file
+
+        path = self.folder / "weights.safetensors"
+        if not path.is_file():
+            raise WeightsAbsent(f"The weights of {self.run.name} are not kept here: `regen run` makes them again.")
+        return load_file(path)
+
+
+class WeightsAbsent(UserError):
+    """Something that is drawn from a run's weights was asked for, and they are not here."""
 
 
 class Failed(NamedTuple):
@@ -144,7 +160,10 @@ def write_sums(folder: Path) -> None:
 
 
 def damage(folder: Path, needs_weights: bool = True) -> str | None:
-    """What is wrong with a run folder, in a few words; None if every listed file has the bytes it was written with."""
+    """What is wrong with a run folder, in a few words; None if every listed file has the bytes it was written with.
+
+    Weights that are not needed may be absent, and are not read.
+    """
     try:
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in _lines(folder / SUMS))}
     except (OSError, ValueError):
@@ -153,9 +172,9 @@ def damage(folder: Path, needs_weights: bool = True) -> str | None:
         return f"{SUMS} lists no results"
     for name, digest in listed.items():
         path = folder / name
+        if path.suffix == ".safetensors" and not needs_weights:
+            continue
         if not path.is_file():
-            if path.suffix == ".safetensors" and not needs_weights:
-                continue
             return f"{name} is missing"
         if sha256_of(path) != digest:
             return f"{name} does not have the digest it was written with"

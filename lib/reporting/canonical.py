@@ -15,7 +15,7 @@ _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]+")
 _CELL_FILE = re.compile(r"[^\s\"'<>(]*ipykernel_\d+/\d+\.py")
 _TEMPORARY = re.compile(r"[\w./-]*/tmp[a-z0-9_]{8}(?![\w-])")
 _IN = re.compile(r"In ?\[(\d+)\]")
-_DATA_URI = re.compile(r"(data:[a-z]+/[a-z+.-]+;base64,[A-Za-z0-9+/=]+)")
+_DATA_URI = re.compile(r"(data:[a-z]+/[a-z+.-]+;base64,[A-Za-z0-9+/=]+|data:image/svg\+xml,[^\"]+)")
 
 
 class Scrubber:

@@ -1,7 +1,8 @@
 """Figures and tables that can be cited: a permanent identifier, files of repeatable bytes, and their digests.
 
 An identifier is `<paper>/<name>`, as in `vae2013/figure-2`. In a page the exhibit is found at `#figure-2`; in a folder
-as `vae2013/figure-2.svg`, `.png` or `.csv`; in that folder's `exhibits.json` with caption and SHA-256.
+as `vae2013/figure-2.svg`, `.pdf`, `.png` and, with the numbers that it draws, `.csv`; a table as `.csv`, `.tex` and
+`.json`; in that folder's `exhibits.json` with caption and SHA-256.
 """
 
 import base64
@@ -9,15 +10,19 @@ import html
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from lib.errors import UserError
+from lib.execution.runs import WeightsAbsent
 from lib.files import write_atomically
+from lib.reporting.figure_data import figure_data
+from lib.reporting.latex import booktabs
 from lib.reporting.markup import Html, badge, link, markup, note, plain
-from lib.reporting.style import PNG_DPI, figure_bytes
+from lib.reporting.style import PNG_DPI, figure_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +61,7 @@ class Exhibit(NamedTuple):
 
 
 def show_figure(
-    figure: "Figure",
+    figure: "Figure | Callable[[], Figure]",
     identifier: str,
     caption: str | Html,
     alt: str,
@@ -67,29 +72,50 @@ def show_figure(
     """Make `figure` an exhibit, to be a cell's last expression (or an argument of `display`). Closes the figure.
 
     The page gets it as SVG, or as PNG where `kind` says so: sheets of samples, plots of ten thousand points. `folder`,
-    if given, gets both. `shows_data` says that images of a data set are in it: then it is left out when the report is
-    published, for their licences may not allow it. `alt` tells what is to be seen to those who cannot see it; it must
-    not be empty.
+    if given, gets both, a PDF, and the numbers that are drawn as CSV. `shows_data` says that images of a data set are
+    in it: then it is left out when the report is published, for their licences may not allow it. `alt` tells what is
+    to be seen to those who cannot see it; it must not be empty. A figure drawn from a run's weights is given as a
+    function that draws it: where only published runs are here, which are kept without weights, the files of an earlier
+    drawing stay as they are.
     Raises UserError for an identifier unlike `vae2013/figure-2` or an empty `alt`.
     """
-    import matplotlib.pyplot as plt
-
     slug = _slug(identifier)
     if not alt.strip():
         raise UserError(f"{identifier} has no alternative text: say in one sentence what the figure shows")
-    content = {"svg": figure_bytes(figure, "svg"), "png": figure_bytes(figure, "png")}
-    plt.close(figure)
-    files: dict[str, str] = {}
-    if folder is not None:
-        files = {(name := f"{identifier}.{end}"): write_atomically(folder / name, content[end]) for end in content}
-    width, height = _size(content["png"])
-    media = "image/svg+xml" if kind == "svg" else "image/png"
-    image = (
-        f'<img src="data:{media};base64,{base64.b64encode(content[kind]).decode()}" alt="{html.escape(alt)}" '
-        f'width="{width}" height="{height}" style="max-width:100%;height:auto;background:#fff">'
-    )
+    try:
+        content = _drawn(figure() if callable(figure) else figure)
+    except WeightsAbsent:
+        content = _drawn_before(identifier, folder)
+    image = _image(content, kind, alt) if content else "<p><em>Not drawn: the weights of its run are not here.</em></p>"
+    files = _write(content, identifier, folder)
     body = f'<figure id="{slug}" class="exhibit picture">{image}{_caption("Figure", identifier, caption)}</figure>'
     return _record(Exhibit(identifier, "figure", plain(caption), alt, files, body, shows_data), folder)
+
+
+def _drawn(figure: "Figure") -> dict[str, bytes]:
+    """A figure's files by ending; closes it."""
+    import matplotlib.pyplot as plt
+
+    content = figure_files(figure)
+    content["csv"] = figure_data(figure).to_csv(index=False, lineterminator="\n").encode()
+    plt.close(figure)
+    return content
+
+
+def _drawn_before(identifier: str, folder: Path | None) -> dict[str, bytes]:
+    """The files of an earlier drawing, as far as there are any."""
+    if folder is None:
+        return {}
+    found = {end: folder / f"{identifier}.{end}" for end in ("svg", "png", "pdf", "csv")}
+    return {end: path.read_bytes() for end, path in found.items() if path.is_file()}
+
+
+def _image(content: Mapping[str, bytes], kind: Literal["svg", "png"], alt: str) -> str:
+    width, height = _size(content["png"])
+    return (
+        f'<img src="{_uri(content[kind], kind)}" alt="{html.escape(alt)}" '
+        f'width="{width}" height="{height}" style="max-width:100%;height:auto;background:#fff">'
+    )
 
 
 def withhold(markup: str, identifier: str) -> str:
@@ -98,7 +124,9 @@ def withhold(markup: str, identifier: str) -> str:
     start = markup.find(f'<figure id="{slug}" class="exhibit picture">')
     if start < 0:
         return markup
-    image, end = markup.index("<img", start), markup.index("<figcaption", start)
+    image, end = markup.find("<img", start), markup.index("<figcaption", start)
+    if not 0 <= image < end:  # it was not drawn: the run's weights are not here
+        return markup
     notice = "Not published: this figure shows images of a data set. The report that you make yourself has it."
     return f"{markup[:image]}<p><em>{notice}</em></p>{markup[end:]}"
 
@@ -110,7 +138,7 @@ def show_table(
     folder: Path | None = None,
     align: Mapping[str, Align] | None = None,
 ) -> Exhibit:
-    """Make `frame` an exhibit: a table in the page and a CSV file in `folder`.
+    """Make `frame` an exhibit: a table in the page; in `folder` CSV, LaTeX (booktabs) and JSON.
 
     Strings stay as the caller formatted them and are escaped; cells of `Html` (badges, links) are not. Floats get four
     significant digits, missing values a dash. A column of numbers is set to the right unless `align` says otherwise.
@@ -133,12 +161,42 @@ def show_table(
         f'<div class="scroll" style="overflow-x:auto" tabindex="0" role="region" aria-label="Table {identifier}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></figure>"
     )
-    files: dict[str, str] = {}
-    if folder is not None:
-        text = pd.DataFrame([[plain(c) for c in row] for row in cells], columns=names)
-        name = f"{identifier}.csv"
-        files[name] = write_atomically(folder / name, text.to_csv(index=False, lineterminator="\n"))
+    text = pd.DataFrame([[plain(cell) for cell in row] for row in cells], columns=names)
+    content = {
+        "csv": text.to_csv(index=False, lineterminator="\n"),
+        "tex": booktabs(text, identifier, plain(caption), sides),
+        "json": json.dumps(
+            {"identifier": identifier, "caption": plain(caption), "rows": text.to_dict("records")},
+            indent=1, ensure_ascii=False,
+        ) + "\n",
+    } if folder is not None else {}  # fmt: skip
+    files = _write(content, identifier, folder)
     return _record(Exhibit(identifier, "table", plain(caption), "", files, body), folder)
+
+
+def complete(folder: Path, paper: str, shown: str, made_from: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """After a notebook of `paper` was executed: enter what its exhibits were made from, and drop those it has no more.
+
+    shown: the notebook's markup. Files of dropped exhibits go as well. Returns the paper's exhibits.
+    """
+    mine, others = [], []
+    for entry in read_exhibits(folder):
+        owner, _, slug = entry["identifier"].partition("/")
+        if owner != paper:
+            others.append(entry)
+        elif f'<figure id="{slug}" class="exhibit' in shown:
+            mine.append({**entry, "made_from": dict(made_from)})
+    kept = {name for entry in mine for name in entry["files"]}
+    for path in (folder / paper).glob("*"):
+        if f"{paper}/{path.name}" not in kept:
+            path.unlink()
+    write_index(folder, [*others, *mine])
+    return mine
+
+
+def write_index(folder: Path, exhibits: list[dict[str, Any]]) -> None:
+    index = {"schema": 1, "exhibits": sorted(exhibits, key=lambda entry: str(entry["identifier"]))}
+    write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_exhibits(folder: Path) -> list[dict[str, Any]]:
@@ -162,9 +220,23 @@ def _record(exhibit: Exhibit, folder: Path | None) -> Exhibit:
     with FileLock(folder / f".{INDEX}.lock", timeout=60):  # notebooks of several papers may write at once
         known = {entry["identifier"]: entry for entry in read_exhibits(folder)}
         known[exhibit.identifier] = {key: value for key, value in exhibit._asdict().items() if key != "html"}
-        index = {"schema": 1, "exhibits": [known[key] for key in sorted(known)]}
-        write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        write_index(folder, list(known.values()))
     return exhibit
+
+
+def _write(content: Mapping[str, bytes | str], identifier: str, folder: Path | None) -> dict[str, str]:
+    """One file for each ending; their names under `folder`, with SHA-256."""
+    if folder is None:
+        return {}
+    return {(name := f"{identifier}.{end}"): write_atomically(folder / name, content[end]) for end in content}
+
+
+def _uri(content: bytes, kind: Literal["svg", "png"]) -> str:
+    """A picture as a data: URI; an SVG as text, which is a quarter shorter than base64."""
+    if kind == "png":
+        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    text = content.decode().replace('"', "'") if b"'" not in content else content.decode()
+    return "data:image/svg+xml," + quote(" ".join(text.split()), safe=" ,;:=/!?()*.'@+-_")
 
 
 def _slug(identifier: str) -> str:

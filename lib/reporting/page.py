@@ -1,10 +1,15 @@
-"""A notebook, or a list of reports, as one HTML file that asks no other host, and runs no script.
+"""Pages of the site, each one HTML file that asks no other host: a notebook, or data in a template.
 
-The page carries a Content-Security-Policy that forbids both, so what a cell's output might embed cannot break that.
+A page carries a Content-Security-Policy that forbids every request, and every script but page.js, which is named by
+its digest; so what a cell's output might embed cannot break that.
 """
 
 import base64
+import functools
+import hashlib
+import html
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,33 +26,31 @@ MOST_BYTES = 3_000_000
 _SHOWN = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 
 
-class IndexEntry(NamedTuple):
-    """One report on the index page."""
+class Citation(NamedTuple):
+    """What a reader copies to cite one exhibit. files: ending -> href from the page."""
 
-    paper: str  # its key, as in vae2013
-    title: str
-    byline: str  # authors and year
-    preset: str
-    href: str  # relative to the index
-    verdicts: Mapping[str, int]  # how many claims got each verdict
-    state: Literal["ok", "failed", "numbers mean nothing"]
-    detail: str = ""  # such as "3 runs, cpu, 2 threads"
+    identifier: str
+    text: str
+    bibtex: str
+    protocol: str
+    files: Mapping[str, str]
 
 
 def notebook_page(
     executed: Path,
-    html: Path,
+    target: Path,
     *,
     title: str,
     subtitle: str = "",
     banner: str | None = None,
     failed: Execution | None = None,
+    citations: Sequence[Citation] = (),
 ) -> None:
-    """Write the executed notebook as the page `html`. Equal notebooks give equal bytes.
+    """Write the executed notebook as the page `target`. Equal notebooks give equal bytes.
 
     `title` is the page's heading, in place of the notebook's first one. `banner` is a notice on top. `failed`, if not
-    ok, puts a banner there that names the failing cell and links to it. A page over MOST_BYTES is written, and a
-    warning logged. Raises OSError if it cannot be written.
+    ok, puts a banner there that names the failing cell and links to it. Each exhibit of `citations` gets its citation
+    below its caption. A page over MOST_BYTES is written, and a warning logged. Raises OSError if it cannot be written.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -65,6 +68,7 @@ def notebook_page(
             "prose": prose.render,
             "headings": lambda _: prose.headings,  # a filter, for nbconvert hands the template a copy of its resources
             "highlighted": highlighted,
+            "citable": functools.partial(_with_citations, citations={c.identifier: c for c in citations}),
             "plain": strip_ansi,
             "svg_uri": lambda text: "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode(),
             "without_break": lambda data: "".join(data.split()),
@@ -76,23 +80,81 @@ def notebook_page(
         "subtitle": subtitle,
         "banner": banner,
         "failed": failed if failed is not None and not failed.ok else None,
+        "script": _script(),
     }
     text, _ = exporter.from_notebook_node(notebook, {"page": page})
-    _write(html, text)
+    _write(target, text)
 
 
-def index_page(
-    path: Path, entries: Sequence[IndexEntry], *, title: str = "Replication reports", banner: str | None = None
-) -> None:
+def render(template: str, target: Path, *, title: str, up: str = "", **values: Any) -> None:
+    """Write one page of the site from a template of this package. up: the way from it to the site's root, as "../"."""
+    kind = template.partition(".")[0]
+    page = {"title": title, "kind": kind, "script": _script(), **values.pop("page", {})}
+    _write(target, _environment().get_template(template).render(page=page, up=up, badge=badge, **values))
+
+
+class IndexEntry(NamedTuple):
+    """One report on the index page."""
+
+    paper: str  # its key, as in vae2013
+    title: str
+    byline: str  # authors and year
+    preset: str
+    href: str  # relative to the index
+    verdicts: Mapping[str, int]  # how many claims got each verdict
+    state: Literal["ok", "failed", "numbers mean nothing"]
+    detail: str = ""  # such as "3 runs, cpu, 2 threads"
+
+
+def index_page(path: Path, entries: Sequence[IndexEntry], *, title: str = "Replication reports") -> None:
     """Write the page that leads to the reports, in the order of `entries`."""
+    cards = [{**entry._asdict(), "badges": _counted(entry.verdicts)} for entry in entries]
+    totals = [{**card, "verdicts": {word: card["verdicts"].get(word, 0) for word in VERDICTS}} for card in cards]
+    totals = [row for row in totals if any(row["verdicts"].values())]
+    render("reports.html.j2", path, title=title, cards=cards, totals=totals, words=VERDICTS)
+
+
+@functools.cache
+def _environment() -> Any:
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES / "regen"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    cards = [{**entry._asdict(), "badges": _counted(entry.verdicts)} for entry in entries]
-    text = environment.get_template("reports.html.j2").render(page={"title": title, "banner": banner}, cards=cards)
-    _write(path, text)
+
+
+@functools.cache
+def _script() -> dict[str, Any]:
+    """The pages' script and its digest, by which the policy knows it."""
+    text = (TEMPLATES / "regen" / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"text": _Safe(text), "digest": _Safe(f"sha256-{digest}")}
+
+
+class _Safe(str):
+    """Text that jinja2 shall not escape."""
+
+    def __html__(self) -> str:
+        return str(self)
+
+
+_EXHIBIT = re.compile(
+    r'<figure id="[a-z0-9-]+" class="exhibit.*?title="Permanent link to ([^"]+)".*?(?=</figcaption>)', re.S
+)
+
+
+def _with_citations(markup: str, citations: Mapping[str, Citation]) -> str:
+    """A cell's markup with the citation of each of its exhibits at the end of the caption."""
+
+    def cited(found: re.Match[str]) -> str:
+        citation = citations.get(html.unescape(found[1]))
+        if citation is None:
+            return found[0]
+        files = [{"ending": ending, "href": href} for ending, href in citation.files.items()]
+        template = _environment().get_template("cite.html.j2")
+        return found[0] + str(template.render({**citation._asdict(), "files": files}))
+
+    return _EXHIBIT.sub(cited, markup)
 
 
 def _counted(verdicts: Mapping[str, int]) -> list[tuple[int, Any]]:

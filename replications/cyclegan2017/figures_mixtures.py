@@ -9,7 +9,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lib.execution.runs import Finished
@@ -72,7 +71,7 @@ def _mapped(axis: Axes, outcome: Finished, model: int) -> None:
 
 
 def _kept(outcome: Finished) -> dict[str, Tensor]:
-    return load_file(outcome.folder / "weights.safetensors")
+    return outcome.tensors()
 
 
 def _name(target: str, variant: str) -> str:

@@ -9,7 +9,6 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lib.execution.runs import Finished
@@ -118,7 +117,7 @@ def scores_by_row(results: Results) -> Figure:
 
 def pictures(outcome: Finished, keys: Sequence[str], n: int) -> Any:
     """Rows of the first n images kept by a run, as one array for imshow."""
-    kept = load_file(outcome.folder / "weights.safetensors")
+    kept = outcome.tensors()
     rows = in_colour([kept[key][:n] for key in keys])
     return image_sheet(rows, n, pad_value=255).permute(1, 2, 0).numpy()
 
@@ -154,9 +153,9 @@ def side_by_side(results: Results, rows: Sequence[Row], way: str, n: int = 8) ->
     given, made, truth = ("a", "fake_b", "b") if way == "photo" else ("b", "fake_a", "a")
     found = [(row.name, results.finished(row.experiment)) for row in rows if not row.suffix]
     found = [(name, runs) for name, runs in found if runs]
-    first = load_file(found[0][1][0].folder / "weights.safetensors")
+    first = found[0][1][0].tensors()
     images = [("input", first[given])]
-    images += [(name, load_file(runs[0].folder / "weights.safetensors")[made]) for name, runs in found]
+    images += [(name, runs[0].tensors()[made]) for name, runs in found]
     images.append(("truth", first[truth]))
     figure, axis = plt.subplots(figsize=(6.6, 0.55 * len(images) + 0.1))
     sheet = image_sheet(in_colour([each[:n] for _, each in images]), n, pad_value=255).permute(1, 2, 0).numpy()

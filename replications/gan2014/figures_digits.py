@@ -6,7 +6,6 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lib import datasets
@@ -30,7 +29,7 @@ ROWS, SAMPLES = 4, 5  # of a panel of figure 2; its last column is the neighbour
 def trained(outcome: Finished, image: tuple[int, ...]) -> Generator:
     """The chosen generator of a finished run, with its weights. image: (C, H, W)."""
     generator = Generator(outcome.run.config, image, bounded=True)
-    generator.load_state_dict(load_file(outcome.folder / "weights.safetensors"))
+    generator.load_state_dict(outcome.tensors())
     return generator
 
 

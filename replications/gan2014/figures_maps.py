@@ -8,7 +8,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from safetensors.numpy import load_file
 
 from lib.execution.runs import Finished
 from lib.reporting.tables import number
@@ -21,7 +20,7 @@ BELOW, BOTTOM = -0.12, -0.42  # heights of the axes of x and of z, below the den
 
 
 def _weights(outcome: Finished) -> dict[str, np.ndarray]:
-    return load_file(outcome.folder / "weights.safetensors")
+    return {name: tensor.numpy() for name, tensor in outcome.tensors().items()}
 
 
 def figure_one(results: Results, model: int = 0) -> Figure:

@@ -8,7 +8,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 
 from lib.claims import Reading, read_score
 from lib.execution.runs import Finished
@@ -121,7 +120,7 @@ def divergences(results: Results) -> Figure:
 
 def learned_discriminator(outcome: Finished) -> Figure:
     """Proposition 1: the densities, and the trained network's D on the analytic D*."""
-    drawn = {name: tensor.numpy() for name, tensor in load_file(outcome.folder / "weights.safetensors").items()}
+    drawn = {name: tensor.numpy() for name, tensor in outcome.tensors().items()}
     figure, (above, below) = plt.subplots(2, 1, figsize=(8.0, 4.4), sharex=True, height_ratios=(2, 3))
     x, unseen = drawn["x"], (drawn["p"] + drawn["q"]) / 2 <= 0.01
     for axis in (above, below):
@@ -195,7 +194,7 @@ def orbits(outcome: Finished) -> Figure:
 
 def helvetica_samples(outcome: Finished, models: tuple[int, ...] = (0, 1, 2)) -> Figure:
     """Samples of the first models in each arm on the frozen logit, whose highest point is the star."""
-    drawn = {name: tensor.numpy() for name, tensor in load_file(outcome.folder / "weights.safetensors").items()}
+    drawn = {name: tensor.numpy() for name, tensor in outcome.tensors().items()}
     bound = outcome.run.config.bound
     figure, axes = plt.subplots(len(models), 3, figsize=(8.0, 2.3 * len(models)), sharex=True, sharey=True,
                                 squeeze=False)  # fmt: skip

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 
 from lib.execution.runs import Finished
 from lib.reporting.tables import number
@@ -72,7 +71,7 @@ def scatter(results: Results) -> Figure:
 
 
 def _samples(axis: Any, outcome: Finished, distribution: str) -> None:
-    points = load_file(outcome.folder / "weights.safetensors")["samples"][0].float().numpy()
+    points = outcome.tensors()["samples"][0].float().numpy()
     centres = MIXTURES[distribution].centres.numpy()
     reach = 1.35 * float(np.abs(centres).max())
     axis.scatter(*centres.T, s=34, facecolors="none", edgecolors=sns.color_palette()[3], linewidths=0.9, zorder=3)

@@ -8,7 +8,6 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from scipy.stats import norm
 from torch import Tensor, nn
 
@@ -26,12 +25,17 @@ from replications.vae2013.evaluate import binarised
 SHEETS = (2, 5, 10, 20)  # figure 5
 
 
+def untrained(outcome: Finished) -> BernoulliVAE:
+    """The model of a finished run, without its weights."""
+    config = outcome.run.config
+    n_pixels = math.prod(datasets.registry.entry(config.data).images[1:])
+    return BernoulliVAE(n_pixels, config.n_hidden, config.n_latent)
+
+
 def trained(outcome: Finished) -> BernoulliVAE:
     """The model of a finished run, with its weights."""
-    weights = load_file(outcome.folder / "weights.safetensors")
-    n_pixels = weights["decoder_out.bias"].numel()
-    model = BernoulliVAE(n_pixels, outcome.run.config.n_hidden, outcome.run.config.n_latent)
-    model.load_state_dict(weights)
+    model = untrained(outcome)
+    model.load_state_dict(outcome.tensors())
     return model
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from scipy.stats import norm
 
 from lib.execution.runs import Finished
@@ -45,7 +44,7 @@ def frey_manifold(results: Results, side: int = 20) -> Figure:
     """Figure 4a: decoder means over the unit square, sent through the inverse Gaussian distribution function."""
     outcome = frey_runs(results)[0]
     models = build(outcome.run.config, math.prod(FRAME), Streams(0))
-    models.load_state_dict(load_file(outcome.folder / "weights.safetensors"))
+    models.load_state_dict(outcome.tensors())
     edge = norm.ppf((np.arange(side) + 0.5) / side)
     z = torch.tensor([[x, y] for y in edge[::-1] for x in edge], dtype=torch.float32)
     sheet = image_sheet(decoder_means(models.alone(0), z).view(-1, 1, *FRAME), side, padding=0)

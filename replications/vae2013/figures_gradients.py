@@ -10,7 +10,6 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 
 from lib.claims import read_score
 from lib.reporting.sheets import image_sheet
@@ -178,7 +177,7 @@ def directions(results: Results, count: int = 10) -> Figure:
     A column is set below the direction that it is nearest to; each picture has its own scale, black to white.
     """
     outcome = results.finished("linear-vae")[0]
-    weights = load_file(outcome.folder / "weights.safetensors")
+    weights = outcome.tensors()
     k = max(outcome.run.config.fitted)
     count = min(count, k)
     column, basis = weights[f"weight_k{k}"], weights["directions"]  # (D', K) in principal coordinates, (D, K)

@@ -8,7 +8,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 
 from lib.execution.runs import Finished
 from lib.reporting.sheets import image_sheet
@@ -124,7 +123,7 @@ def fixed_latents(results: Results) -> Figure:
     runs = decoders_of(results)
     figure, axes = plt.subplots(1, len(runs), figsize=(9.2, 2.75), squeeze=False, layout="constrained")
     for axis, (decoder, outcome) in zip(axes[0], runs.items(), strict=True):
-        images = load_file(outcome.folder / "weights.safetensors")["fixed_z"].float()  # (K, 1 + J, D)
+        images = outcome.tensors()["fixed_z"].float()  # (K, 1 + J, D)
         columns, side = images.shape[1], math.isqrt(images.shape[2])
         sheet = image_sheet(images.view(-1, 1, side, side), columns)[0].numpy()
         axis.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 
 from lib.execution.runs import Finished
 from lib.reporting.tables import number
@@ -139,7 +138,7 @@ def cloud_surfaces(results: Results) -> Figure:
     size = (6.4, 0.4 + 2.2 * len(runs))
     figure, axes = plt.subplots(len(runs), len(CLOUDS), figsize=size, sharex=True, sharey=True, squeeze=False)
     for row, outcome in enumerate(runs):
-        drawn = {name: t.numpy() for name, t in load_file(outcome.folder / "weights.safetensors").items()}
+        drawn = {name: t.numpy() for name, t in outcome.tensors().items()}
         for place, name in enumerate(CLOUDS):
             axis = axes[row][place]
             _cloud_panel(axis, drawn["clouds"][:, place], drawn["matching"][place], drawn["surfaces"][place])
@@ -170,7 +169,7 @@ def _cloud_panel(axis: Axes, points: np.ndarray, matching: np.ndarray, surface: 
 def figure_two(outcome: Finished) -> Figure:
     """The densities with D above D*, and each critic on an axis of its own: the first model thick, the others thin."""
     config: FigureTwoConfig = outcome.run.config
-    drawn = {name: t[..., ::8].numpy() for name, t in load_file(outcome.folder / "weights.safetensors").items()}
+    drawn = {name: t[..., ::8].numpy() for name, t in outcome.tensors().items()}
     x = drawn["x"]
     figure, axes = plt.subplots(3, 1, figsize=(8.0, 6.0), sharex=True, height_ratios=(3, 2, 2))
     for mean, label, colour in (

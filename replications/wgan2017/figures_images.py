@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lib.execution.runs import Failed, Finished
@@ -182,7 +181,7 @@ def strips(results: Results) -> Figure:
     figure, axes = plt.subplots(2, len(columns), figsize=(1.75 * len(columns), 2.75), squeeze=False)
     for axis, algorithm, name in _panels(axes, columns):
         if found := results.finished(f"{algorithm}-{name}"):
-            moments = load_file(found[0].folder / "weights.safetensors")["strips"]  # (4, 16, C, H, H)
+            moments = found[0].tensors()["strips"]  # (4, 16, C, H, H)
             axis.imshow(_pictures(image_sheet(moments[:, :7].flatten(0, 1), 7, pad_value=255)))
     return figure
 

@@ -11,7 +11,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from lib.execution.runs import Finished
 from lib.reporting.tables import number
@@ -69,7 +68,7 @@ def _grid(config: MomentumConfig, parts: int, height: float) -> tuple[Figure, ND
 
 def curves(outcome: Finished) -> Figure:
     """Estimate and cosine of the first model of each arm: median of a window, band from its lowest to its highest."""
-    config, drawn = outcome.run.config, load_file(outcome.folder / "weights.safetensors")
+    config, drawn = outcome.run.config, outcome.tensors()
     figure, axes = _grid(config, 2, 2.0)
     for cell in _cells(config):
         pair = axes[cell.row, cell.column]
@@ -126,7 +125,7 @@ def heat_map(outcome: Finished) -> Figure:
 def cosines(outcome: Finished) -> Figure:
     """Distribution of the cosine at blow-ups (filled) and at other steps (line), each scaled to the same area."""
     config = outcome.run.config
-    counts = load_file(outcome.folder / "weights.safetensors")["histogram"].double().numpy()  # (arms, 2, bins)
+    counts = outcome.tensors()["histogram"].double().numpy()  # (arms, 2, bins)
     edges = np.linspace(-1, 1, counts.shape[2] + 1)
     figure, axes = _grid(config, 1, 1.3)
     for cell in _cells(config):

@@ -9,7 +9,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 
 from lib.execution.runs import Finished
 from lib.reporting.tables import number
@@ -25,7 +24,7 @@ LINES = {"clip": "-", "penalty": "--"}
 
 
 def _weights(outcome: Finished) -> dict[str, np.ndarray]:
-    return {name: each.float().numpy() for name, each in load_file(outcome.folder / "weights.safetensors").items()}
+    return {name: each.float().numpy() for name, each in outcome.tensors().items()}
 
 
 def value_surfaces(outcome: Finished) -> Figure:

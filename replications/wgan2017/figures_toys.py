@@ -9,7 +9,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 
 from lib.execution.runs import Finished
 from lib.reporting.tables import number
@@ -52,7 +51,7 @@ def scatter(results: Results, model: int = 0) -> Figure:
 
 
 def _samples(axis: Axes, outcome: Finished, model: int) -> None:
-    points = load_file(outcome.folder / "weights.safetensors")["samples"][model].float().numpy()
+    points = outcome.tensors()["samples"][model].float().numpy()
     centres = MIXTURES[outcome.run.config.distribution].centres.numpy()
     reach = 1.35 * float(np.abs(centres).max())
     axis.scatter(

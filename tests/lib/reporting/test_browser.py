@@ -69,7 +69,7 @@ def test_report_is_no_wider_than_the_window(browser, finished, width):
 
 
 def test_contents_stand_aside_only_where_there_is_room(browser, finished):
-    shown = "return [...document.querySelectorAll('nav')].map(n => getComputedStyle(n).display != 'none')"
+    shown = "return [...document.querySelectorAll('nav.contents')].map(n => getComputedStyle(n).display != 'none')"
     load(browser, finished[0] / "page.html", 1400)
     assert browser.execute_script(shown) == [True, False]
     load(browser, finished[0] / "page.html", 375)

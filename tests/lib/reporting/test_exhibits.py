@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 
 from lib.errors import UserError
+from lib.execution.runs import WeightsAbsent
 from lib.reporting import Html, badge, link, note, read_exhibits, show_figure, show_table
+from lib.reporting.exhibits import complete
 from lib.reporting.markup import VERDICTS
 
 DRAW = """
@@ -40,7 +42,7 @@ def a_figure() -> plt.Figure:
 def test_drawn_twice_in_two_processes_gives_the_same_bytes(tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", DRAW, str(tmp_path / name)]) for name in "ab"]
     assert [process.wait(120) for process in processes] == [0, 0]
-    for name in ("vae2013/figure-2.svg", "vae2013/figure-2.png", "exhibits.json"):
+    for name in (*(f"vae2013/figure-2.{end}" for end in ("svg", "png", "pdf", "csv")), "exhibits.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     assert b"<dc:date>" not in (tmp_path / "a/vae2013/figure-2.svg").read_bytes()
 
@@ -51,7 +53,7 @@ def test_index_holds_every_exhibit_once_with_the_digests_of_its_files(tmp_path):
     show_table(pd.DataFrame({"a": [1]}), "gan2014/table-1", "T.", tmp_path)
     exhibits = read_exhibits(tmp_path)
     assert [e["identifier"] for e in exhibits] == ["gan2014/table-1", "vae2013/figure-1", "vae2013/figure-2"]
-    assert [len(e["files"]) for e in exhibits] == [1, 2, 2]
+    assert [len(e["files"]) for e in exhibits] == [3, 4, 4]
     for exhibit in exhibits:
         for name, digest in exhibit["files"].items():
             assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
@@ -75,9 +77,44 @@ def test_figure_is_closed_labelled_and_inlined():
     assert shown.html.startswith('<figure id="figure-2" class="exhibit')
     assert 'alt="It says &quot;rises&quot;."' in shown.html
     assert "Figure vae2013/figure-2.</a> Less &lt; more.</figcaption>" in shown.html
-    assert 'src="data:image/svg+xml;base64,' in shown.html
+    assert 'src="data:image/svg+xml,%3C' in shown.html
     assert shown._repr_mimebundle_()["text/plain"] == "[Figure vae2013/figure-2. Less < more.]"
     assert shown.files == {}
+
+
+def absent() -> plt.Figure:
+    raise WeightsAbsent("the weights are elsewhere")
+
+
+def test_a_figure_whose_weights_are_gone_stays_as_it_was_drawn(tmp_path):
+    """Published runs are kept without weights: a page made of them again keeps the figures that need them."""
+    before = show_figure(a_figure, "vae2013/figure-2", "C.", "Alt.", tmp_path)
+    content = {path.name: path.read_bytes() for path in (tmp_path / "vae2013").iterdir()}
+    again = show_figure(absent, "vae2013/figure-2", "Another caption.", "Alt.", tmp_path)
+    assert again.html == before.html.replace("C.<", "Another caption.<")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "vae2013").iterdir()} == content
+    assert read_exhibits(tmp_path)[0]["files"] == before.files
+    assert read_exhibits(tmp_path)[0]["caption"] == "Another caption."
+
+
+def test_a_figure_that_never_was_drawn_says_so(tmp_path):
+    shown = show_figure(absent, "vae2013/figure-2", "C.", "Alt.", tmp_path)
+    assert "<img" not in shown.html
+    assert "the weights of its run are not here" in shown.html
+    assert shown.files == {}
+
+
+def test_what_a_notebook_shows_no_more_is_dropped_and_the_rest_told_its_source(tmp_path):
+    kept = show_table(pd.DataFrame({"a": [1]}), "gan2014/table-1", "T.", tmp_path)
+    show_table(pd.DataFrame({"a": [1]}), "gan2014/table-old", "T.", tmp_path)
+    show_table(pd.DataFrame({"a": [1]}), "vae2013/table-1", "T.", tmp_path)
+    complete(tmp_path, "gan2014", kept.html, {"preset": "laptop"})
+    assert [e["identifier"] for e in read_exhibits(tmp_path)] == ["gan2014/table-1", "vae2013/table-1"]
+    assert [e.get("made_from") for e in read_exhibits(tmp_path)] == [{"preset": "laptop"}, None]
+    assert sorted(path.name for path in (tmp_path / "gan2014").iterdir()) == [
+        f"table-1.{e}" for e in ("csv", "json", "tex")
+    ]
+    assert len(list((tmp_path / "vae2013").iterdir())) == 3
 
 
 def test_png_where_asked():
@@ -132,6 +169,13 @@ def test_table_escapes_strings_but_not_markup_and_writes_csv(tmp_path):
     assert ["right" in attrs["style"] for attrs in head] == [False, True, True, False]
     rows = list(csv.reader((tmp_path / "gan2014/table-1.csv").open(encoding="utf-8")))
     assert rows[1:] == [["<b>bold</b>", "−101.2 ± 0.4", "1.235", "replicated"], ["a, b", "–", "–", "see <here>"]]
+    written = json.loads((tmp_path / "gan2014/table-1.json").read_text(encoding="utf-8"))
+    assert [list(row.values()) for row in written["rows"]] == rows[1:]
+    assert (written["identifier"], written["caption"]) == ("gan2014/table-1", "T.")
+    latex = (tmp_path / "gan2014/table-1.tex").read_text(encoding="utf-8")
+    assert "\\label{tab:gan2014-table-1}" in latex
+    assert "\\begin{tabular}{lrrl}" in latex
+    assert "<b>bold</b> & $-$101.2 $\\pm$ 0.4 & 1.235 & replicated" in latex
 
 
 def test_markup_survives_a_column_that_holds_nothing_else():

@@ -1,5 +1,7 @@
 """The page: whole in itself, formulas as MathML, headings that can be linked to, colours that can be read."""
 
+import base64
+import hashlib
 import itertools
 import logging
 import re
@@ -29,7 +31,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag in ("pre", "code", "style"):
+        if tag in ("pre", "code", "style", "script"):
             self._inside.append(tag)
 
     def handle_endtag(self, tag):
@@ -60,15 +62,21 @@ def outside_requests(text: str) -> list[str]:
         attrs.get(name) or "" for _, attrs in read.tags for name in ("src", "srcset", "data", "poster", "background")
     ]
     loaded += [attrs.get("href") or "" for attrs in read.all("link", "base", "image", "use")]
+    text = re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # ours, read by the test of the script
     loaded += re.findall(r"url\(\s*['\"]?([^'\")]+)", text) + re.findall(r"@import[^;]+", text)
-    return [url for url in loaded if url and not url.startswith(("data:", "#"))] + [
-        a["src"] or "" for a in read.all("script")
+    return [url for url in loaded if url and not url.startswith(("data:", "#", "%23"))] + [
+        a["src"] or "" for a in read.all("script") if "src" in a
     ]
 
 
-def test_page_asks_no_other_host_and_runs_no_script(page, read):
+def test_page_asks_no_other_host_and_runs_its_one_script(page, read):
     assert outside_requests(page) == []
-    assert read.all("script", "iframe", "object", "embed") == []
+    assert read.all("iframe", "object", "embed") == []
+    assert read.all("script") == [{}]
+    script = page[page.index("<script>") + len("<script>") : page.index("</script>")]
+    assert script == (TEMPLATES / "regen/page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in page
     policy = next(
         attrs["content"] for attrs in read.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy"
     )
@@ -135,7 +143,7 @@ def test_hide_input_and_hostile_output(tmp_path):
     page = (tmp_path / "n.html").read_text()
     assert "secret" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;red" in page
-    assert Reader(page).all("script") == []
+    assert page.count("<script") == 1  # the page's own
     assert len(Reader(page).all("math")) == 1
     assert 'class="contents' not in page  # no headings, no empty list of them
 
@@ -217,7 +225,10 @@ def test_index_page(tmp_path):
     page = (tmp_path / "index.html").read_text()
     assert outside_requests(page) == []
     assert "AEVB &lt;1&gt;" in page
-    assert [a["href"] for a in Reader(page).all("a")] == ["#content", "v.html", "g.html", "w.html"]
+    links = [a["href"] for a in Reader(page).all("a")]
+    assert links[:6] == ["#content", *(f"{name}.html" for name in ("index", "tables", "claims", "figures", "method"))]
+    claims = [f"claims.html#paper=vae2013&preset=laptop&verdict={word}" for word in ("replicated", "not+run")]
+    assert links[6:] == ["method.html#verdicts", "v.html", *claims, "v.html", "g.html", "w.html"]
     assert page.index("replicated</span>") < page.index("not run</span>")
     assert "partly</span>" not in page
     assert "numbers mean nothing" in page

@@ -1,6 +1,7 @@
 """A figure's bytes: the same in any process, and no larger than the picture asks for."""
 
 import io
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,28 +9,53 @@ import pytest
 from PIL import Image
 
 from lib.reporting import style
-from lib.reporting.style import figure_bytes
+from lib.reporting.style import figure_files
 
 
 @pytest.mark.parametrize(("colour", "mode"), [("0.4", "L"), ("tab:orange", "P")])
 def test_a_grey_picture_is_stored_as_grey_and_a_coloured_one_by_its_palette(colour, mode):
     figure, axis = plt.subplots(figsize=(2, 1))
     axis.plot([0, 1], [1, 0], color=colour)
-    stored = Image.open(io.BytesIO(figure_bytes(figure, "png")))
+    stored = Image.open(io.BytesIO(figure_files(figure)["png"]))
     plain = io.BytesIO()
     with plt.rc_context(style._REPEATABLE):
-        figure.savefig(plain, format="png", dpi=style.PNG_DPI, facecolor="white")
+        box = figure.get_tightbbox().padded(style._PADDING_INCHES)
+        figure.savefig(plain, format="png", dpi=style.PNG_DPI, facecolor="white", bbox_inches=box)
     assert stored.mode == mode
     ours, theirs = (np.asarray(picture.convert("RGB")).astype(int) for picture in (stored, Image.open(plain)))
     # Grey: no pixel changes. A palette may move a shade of an edge by a level or two, and white stays white.
     assert np.abs(ours - theirs).max() <= (0 if mode == "L" else 8)
     assert ours.max() == 255
-    assert figure_bytes(figure, "png") == figure_bytes(figure, "png")
+    assert figure_files(figure) == figure_files(figure)
     plt.close(figure)
 
 
-def test_an_svg_is_left_as_it_is():
+def test_an_svg_loses_digits_and_blanks_but_nothing_of_its_shape():
+    figure, axis = plt.subplots(figsize=(4, 3))
+    axis.plot(np.linspace(0, 1, 900), np.random.default_rng(0).normal(size=900), label="noise")
+    axis.legend()
+    ours = figure_files(figure)["svg"]
+    plain = io.BytesIO()
+    with plt.rc_context(style._REPEATABLE):
+        box = figure.get_tightbbox().padded(style._PADDING_INCHES)
+        silent = {"Date": None, "Creator": None}
+        figure.savefig(plain, format="svg", metadata=silent, facecolor="white", bbox_inches=box, dpi=style.PNG_DPI)
+    plt.close(figure)
+    assert len(ours) < 0.8 * len(plain.getvalue())
+    paths = [re.findall(rb' d="([^"]*)"', text) for text in (ours, plain.getvalue())]
+    assert len(paths[0]) == len(paths[1]) > 10
+    for short, long in zip(*paths, strict=True):
+        assert re.findall(rb"[A-Za-z]", short) == re.findall(rb"[A-Za-z]", long)
+        numbers = [[float(n) for n in re.findall(rb"-?\d+(?:\.\d+)?", path)] for path in (short, long)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.0101)  # cut at a hundredth of a pixel
+
+
+def test_a_pdf_has_no_date_and_its_text_is_no_type_3_font():
     figure, axis = plt.subplots(figsize=(2, 1))
-    axis.plot([0, 1])
-    assert figure_bytes(figure, "svg").startswith(b"<?xml")
+    axis.set_xlabel("some words")
+    pdf = figure_files(figure)["pdf"]
     plt.close(figure)
+    assert pdf.startswith(b"%PDF-")
+    assert b"/CreationDate" not in pdf
+    assert b"/Type3" not in pdf
+    assert b"/TrueType" in pdf or b"/CIDFontType2" in pdf
