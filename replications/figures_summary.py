@@ -55,11 +55,11 @@ def score_dots(table: Table, column: str) -> Figure:
     real = [row.cells[column].reading.mean for row in table.rows if row.sort == REAL and column in row.cells]
     for value in real[:1]:
         axis.axvline(value, color="black", ls=":", lw=1.2)
-        axis.annotate(f"real images {number(value, 2)}", (value, -0.9), xytext=(3, 0), textcoords="offset points",
+        axis.annotate(f"real images {number(value, 2)}", (value, -0.8), xytext=(4, 0), textcoords="offset points",
                       fontsize="small", annotation_clip=False)  # fmt: skip
     axis.set_xscale("log" if all(row.cells[column].reading.mean > 0 for row in rows) else "linear")
     axis.set_yticks(range(len(rows)), [_named(row) for row in rows], fontsize="small")
-    axis.set_ylim(len(rows) - 0.4, -1.1)
+    axis.set_ylim(len(rows) - 0.4, -1.6)
     axis.set_xlabel(f"{column}, {rows[0].cells[column].reading.unit}")
     axis.grid(axis="y", visible=False)
     return figure
@@ -77,11 +77,12 @@ def bound_dots(table: Table) -> Figure:
         for column, cell in row.cells.items()
     ]
     frame = pd.DataFrame(points)
+    low = 2 * frame["value"].median()  # a model that blew up would squeeze all others into a line
     order = frame.groupby("model")["value"].max().sort_values(ascending=False).index
     figure, axis = plt.subplots(figsize=(WIDTH_INCHES, 1.1 + 0.26 * len(order)))
     palette = sns.color_palette("colorblind", len(table.columns))
     for i, column in enumerate(table.columns):
-        part = frame[frame["estimate"] == column]
+        part = frame[(frame["estimate"] == column) & (frame["value"] > low)]
         ys = [order.get_loc(model) for model in part["model"]]
         errors = part["error"].where(part["error"].notna(), 0.0)
         axis.errorbar(
@@ -94,6 +95,10 @@ def bound_dots(table: Table) -> Figure:
             ms=5,
             label=column,
         )
+    for _, row in frame[frame["value"] <= low].iterrows():
+        text = f"← {row['estimate'].split(' (')[0]} {number(row['value'], 0, row['error'])}"
+        place = (0.01, order.get_loc(row["model"]))
+        axis.annotate(text, place, xycoords=("axes fraction", "data"), fontsize="small", va="center")
     axis.set_yticks(range(len(order)), order, fontsize="small")
     axis.invert_yaxis()
     axis.set_xlabel("log p(x) and bounds on it, nats per image")

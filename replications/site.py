@@ -154,6 +154,8 @@ def _write_claims(root: Path, studies: Sequence[Results]) -> None:
                     "href": f"{study.preset}/{study.paper.key}.html#table-verdicts",
                 }
             )
+    judged = VERDICTS.index("not comparable")
+    rows.sort(key=lambda row: VERDICTS.index(row["verdict"]) >= judged)  # what was judged comes first
     plain = [{key: row[key] for key in (*Verdict._fields, "statement", "where")} for row in rows]
     write_atomically(root / "tables" / "claims.json", readable_json(plain))
     files = [{"href": "tables/claims.json", "text": "JSON"}]

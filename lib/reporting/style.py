@@ -65,10 +65,17 @@ def figure_files(figure: "Figure") -> dict[str, bytes]:
     with matplotlib.rc_context(_REPEATABLE):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        box = figure.get_tightbbox().padded(_PADDING_INCHES)
         for kind, silent in _SILENT.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=dict(silent), facecolor="white", bbox_inches=box)
+            figure.savefig(
+                buffer,
+                format=kind,
+                dpi=PNG_DPI,
+                metadata=dict(silent),
+                facecolor="white",
+                bbox_inches="tight",
+                pad_inches=_PADDING_INCHES,
+            )
             files[kind] = _FINISH.get(kind, bytes)(buffer.getvalue())
     return files
 
