@@ -83,7 +83,7 @@ def show_figure(
     if not alt.strip():
         raise UserError(f"{identifier} has no alternative text: say in one sentence what the figure shows")
     try:
-        content = _drawn(figure() if callable(figure) else figure)
+        content = _drawn(figure() if callable(figure) else figure, kind, folder)
     except WeightsAbsent:
         content = _drawn_before(identifier, folder)
     image = _image(content, kind, alt) if content else "<p><em>Not drawn: the weights of its run are not here.</em></p>"
@@ -92,12 +92,15 @@ def show_figure(
     return _record(Exhibit(identifier, "figure", plain(caption), alt, files, body, shows_data), folder)
 
 
-def _drawn(figure: "Figure") -> dict[str, bytes]:
-    """A figure's files by ending; closes it."""
+def _drawn(figure: "Figure", kind: Literal["svg", "png"], folder: Path | None) -> dict[str, bytes]:
+    """A figure's files by ending, no more than the page needs where none are kept; closes it."""
     import matplotlib.pyplot as plt
 
-    content = figure_files(figure)
-    content["csv"] = figure_data(figure).to_csv(index=False, lineterminator="\n").encode()
+    if folder is None:
+        content = figure_files(figure, (kind,))
+    else:
+        content = figure_files(figure)
+        content["csv"] = figure_data(figure).to_csv(index=False, lineterminator="\n").encode()
     plt.close(figure)
     return content
 
@@ -111,7 +114,7 @@ def _drawn_before(identifier: str, folder: Path | None) -> dict[str, bytes]:
 
 
 def _image(content: Mapping[str, bytes], kind: Literal["svg", "png"], alt: str) -> str:
-    width, height = _size(content["png"])
+    width, height = _size(content[kind])
     return (
         f'<img src="{_uri(content[kind], kind)}" alt="{html.escape(alt)}" '
         f'width="{width}" height="{height}" style="max-width:100%;height:auto;background:#fff">'
@@ -252,9 +255,14 @@ def _caption(word: str, identifier: str, caption: str | Html) -> str:
     return f"<figcaption>{anchor} {markup(caption)}</figcaption>"
 
 
-def _size(png: bytes) -> tuple[int, int]:
-    """CSS pixels (96 to the inch) of a PNG drawn at PNG_DPI; the header holds width and height at bytes 16 to 24."""
-    width, height = struct.unpack(">II", png[16:24])
+def _size(picture: bytes) -> tuple[int, int]:
+    """CSS pixels (96 to the inch): of an SVG, which counts in points, or of a PNG drawn at PNG_DPI.
+
+    A PNG's header holds width and height at bytes 16 to 24.
+    """
+    if points := re.search(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', picture[:2000]):
+        return round(float(points[1]) * 96 / 72), round(float(points[2]) * 96 / 72)
+    width, height = struct.unpack(">II", picture[16:24])
     return round(width * 96 / PNG_DPI), round(height * 96 / PNG_DPI)
 
 

@@ -2,11 +2,13 @@
 
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Kind = Literal["svg", "png", "pdf"]
 WIDTH_INCHES = 8.0  # a report's column; draw at this width and text comes out at its nominal size
 PNG_DPI = 150  # 1,200 pixels across a column: sharp on a phone, small in a page
 
@@ -53,30 +55,25 @@ def use_house_style() -> None:
     )
 
 
-def figure_files(figure: "Figure") -> dict[str, bytes]:
-    """`figure` as the content of files, by their endings: svg, png and pdf. No date, no version.
+def figure_files(figure: "Figure", kinds: Sequence[Kind] = ("svg", "png", "pdf")) -> dict[str, bytes]:
+    """`figure` as the content of files, by their endings. No date, no version.
 
-    Equal figures give equal bytes, in any process. The layout is settled once, for it takes longer than drawing; the
-    figure keeps it.
+    Equal figures give equal bytes, in any process. Layout and edges are settled once, for that takes longer than
+    drawing; the figure keeps its layout.
     """
     import matplotlib
 
     files = {}
     with matplotlib.rc_context(_REPEATABLE):
+        figure.set_dpi(PNG_DPI)  # words are widest where they are hinted to pixels: there nothing may be cut off
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        for kind, silent in _SILENT.items():
+        box = figure.get_tightbbox().padded(_PADDING_INCHES)
+        for kind in kinds:
             buffer = io.BytesIO()
-            figure.savefig(
-                buffer,
-                format=kind,
-                dpi=PNG_DPI,
-                metadata=dict(silent),
-                facecolor="white",
-                bbox_inches="tight",
-                pad_inches=_PADDING_INCHES,
-            )
-            files[kind] = _FINISH.get(kind, bytes)(buffer.getvalue())
+            silent = dict(_SILENT[kind])
+            figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=silent, facecolor="white", bbox_inches=box)
+            files[str(kind)] = _FINISH.get(kind, bytes)(buffer.getvalue())
     return files
 
 
