@@ -354,3 +354,20 @@ def records(table: Table) -> Iterator[dict[str, Any]]:
                 "runs": [{"seed": seed, "paper": paper, "fingerprint": f} for seed, paper, f in cell.runs],
                 "protocol": dict(cell.protocol),
             }
+
+
+def markdown(table: Table) -> str:
+    """The table for a README: one line a row."""
+    text = frame(table)
+    lines = [text.columns.tolist(), ["---"] * 3 + ["---:"] * (len(text.columns) - 3), *text.to_numpy().tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def verdicts_markdown(reports: Sequence[Mapping[str, Any]], words: Sequence[str]) -> str:
+    """How many claims of each report got which verdict, from the reports' records, for a README."""
+    lines = [["paper", "preset", *words], ["---"] * 2 + ["---:"] * len(words)]
+    for report in reports:
+        page = f"reports/published/{report['preset']}/{report['paper']}.html"
+        counted = [str(report["verdicts"][word]) for word in words]
+        lines.append([f"[`{report['paper']}`]({page})", report["preset"], *counted])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

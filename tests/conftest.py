@@ -1,9 +1,75 @@
-"""For all tests: on a CI machine hypothesis draws the same examples each time, at a desk new ones."""
+"""For all tests: repeatable hypothesis on a CI machine, and one headless browser without a network."""
 
+import hashlib
+import json
 import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+SWITCHES = (
+    "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
+    "disable-sync disable-dev-shm-usage"
+)
+PACKAGES = Path(__file__).parent / "browser" / "package.json"
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (the `dev` extra)")
+    if not (BROWSER and DRIVER):
+        pytest.skip("needs chromium and chromedriver (apt-get install chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    profile = tmp_path_factory.mktemp("profile")
+    for switch in f"{SWITCHES} user-data-dir={profile}".split():
+        options.add_argument(f"--{switch}")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")  # no network
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def load(browser: Any) -> Callable[..., None]:
+    """Open a page at a width of the window, light or dark."""
+
+    def load(path: Path, width: int = 1280, dark: bool = False, anchor: str = "") -> None:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        browser.get("about:blank")  # else a page that is open already would only jump to the anchor
+        browser.get_log("browser")
+        browser.get(path.as_uri() + anchor)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def node_modules(request: pytest.FixtureRequest) -> Path:
+    """axe-core and html-validate, installed by npm once for each content of tests/browser/package.json."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("needs node and npm, which install axe-core and html-validate")
+    digest = hashlib.sha256(PACKAGES.read_bytes()).hexdigest()[:12]
+    folder = Path(request.config.cache.mkdir(f"node-{digest}"))
+    wanted = json.loads(PACKAGES.read_text())["dependencies"]
+    if not all((folder / "node_modules" / name / "package.json").is_file() for name in wanted):
+        shutil.copy(PACKAGES, folder)
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        if done.returncode:
+            pytest.skip(f"npm could not install axe-core and html-validate: {done.stderr.strip().splitlines()[-1]}")
+    return folder / "node_modules"

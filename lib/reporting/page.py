@@ -143,8 +143,14 @@ _EXHIBIT = re.compile(
 )
 
 
+_STYLE = re.compile(r"<style>.*?</style>", re.S)
+
+
 def _with_citations(markup: str, citations: Mapping[str, Citation]) -> str:
-    """A cell's markup with the citation of each of its exhibits at the end of the caption."""
+    """A cell's markup with the citation of each of its exhibits at the end of the caption.
+
+    Style sheets that a library puts into an output are dropped: they are no content, and ours colours code.
+    """
 
     def cited(found: re.Match[str]) -> str:
         citation = citations.get(html.unescape(found[1]))
@@ -154,7 +160,7 @@ def _with_citations(markup: str, citations: Mapping[str, Citation]) -> str:
         template = _environment().get_template("cite.html.j2")
         return found[0] + str(template.render({**citation._asdict(), "files": files}))
 
-    return _EXHIBIT.sub(cited, markup)
+    return _EXHIBIT.sub(cited, _STYLE.sub("", markup))
 
 
 def _counted(verdicts: Mapping[str, int]) -> list[tuple[int, Any]]:
