@@ -1,7 +1,8 @@
 """Claims of a paper as data, and their verdicts as computed from finished runs. No verdict is typed anywhere.
 
 claims.yaml holds, for each claim: id, where, kind (number, order, trend, picture), statement, reported, protocol, and
-either `test` with the `presets` it can be judged at, or `until`: why nothing judges it yet.
+either `test` with the `presets` it can be judged at, or `until`: why nothing judges it yet. Its `drift` holds the bands
+within which a score may move between machines, of which lib.drift tells.
 """
 
 import math
@@ -108,7 +109,25 @@ def load_claims(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{path}: the test of {name} has {sorted(claim['test'])}, which is none of the known forms"
             )
+    if "drift" in document:
+        _check_bands(path, document["drift"])
     return document
+
+
+def _check_bands(path: Path, bands: Mapping[Any, Any]) -> None:
+    """The bands of lib.drift: a finite absolute above 0 (a published 0 has no relative band), and a relative."""
+    if "default" not in bands:
+        raise ValueError(f"{path}: drift lacks `default`, the band of what is not named")
+    for key, band in bands.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{path}: drift has the key {key!r}, which needs quotes to be the name of a unit")
+        if "." not in key and set(key) & set("*?["):
+            raise ValueError(f"{path}: drift has the pattern {key!r}, which needs the form experiment.score")
+        sound = isinstance(band, dict) and set(band) == {"absolute", "relative"}
+        if not sound or not 0 < band["absolute"] < math.inf or not 0 <= band["relative"] < math.inf:
+            raise ValueError(
+                f"{path}: drift of {key!r} needs a finite `absolute` above 0 and a `relative` of at least 0"
+            )
 
 
 def judge(claim: Mapping[str, Any], paper: str, preset: str, outcomes: Outcomes) -> Verdict:

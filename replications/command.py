@@ -111,7 +111,7 @@ def report_papers(
     out: Out = LATEST,
 ) -> None:
     """Compute what is missing, execute the notebooks, write HTML; prints the path of the index."""
-    from replications import reports
+    from replications import reports, site
 
     chosen = _chosen(keys)
     extra = {key: reports.declared_values(key, parameter or []) for key in chosen}
@@ -128,7 +128,12 @@ def report_papers(
         if built.reason:
             _complain(f"The notebook failed in {built.reason}. The page shows what came before.")
             code = 1
-    print(f"Open {_shown(reports.write_index(out))}")
+    if preset != "smoke":  # what smoke computes means nothing, and there is nothing to put side by side
+        built = reports.build_summary(preset, papers.default_seeds(preset) if seeds is None else seeds, out, timeout)
+        if built.reason:
+            _complain(f"The notebook failed in {built.reason}.")
+            code = 1
+    print(f"Open {_shown(site.write_site(out))}")
     raise typer.Exit(code)
 
 
@@ -136,13 +141,15 @@ def report_papers(
 def verdicts(
     keys: Papers = None, preset: Preset = "laptop", seeds: Seeds = None, as_json: Json = False, out: Out = LATEST
 ) -> None:
-    """The claims table; exit 1 if a claim fell from its published verdict."""
+    """The claims table, and the scores beside the published ones; exit 1 if a verdict fell or a score drifted."""
     from lib.claims import counts, fallen
-    from replications import reports
+    from replications import drift, reports
 
-    found, before = [], []
+    found, before, compared = [], [], []
     for key in _chosen(keys):
-        found += papers.read(key, preset, seeds, out).verdicts()
+        results = papers.read(key, preset, seeds, out)
+        found += results.verdicts()
+        compared += drift.with_published(results, PUBLISHED)
         before += reports.read_verdicts(PUBLISHED / preset / f"{key}.verdicts.json")
     if as_json:
         print(reports.verdicts_json(found), end="")
@@ -153,12 +160,11 @@ def verdicts(
             )
             print(f"    {v.why}")
         print(", ".join(f"{count} {word}" for word, count in counts(found).items()))
-    fell = fallen(found, before)
-    for old, new in fell:
-        _complain(
-            f"{new.paper}/{new.claim} fell from {old.verdict} (published: {old.measured}) to {new.verdict}: {new.why}"
-        )
-    raise typer.Exit(1 if fell else 0)
+        print(drift.summary(compared, preset))
+    complaints = drift.complaints(fallen(found, before), compared)
+    for sentence in complaints:
+        _complain(sentence)
+    raise typer.Exit(1 if complaints else 0)
 
 
 @app.command()
@@ -167,43 +173,53 @@ def publish(
     preset: Preset = "laptop",
     weights: Annotated[bool, typer.Option("--weights", help="Take the runs' weights along.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Although some runs of the preset are missing.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make published pages anew from published runs; computes nothing.")
+    ] = False,
     out: Out = LATEST,
 ) -> None:
-    """Promote finished runs, figures and HTML from reports/latest to reports/published."""
+    """Promote finished runs, figures and HTML from reports/latest to reports/published, and make its site."""
     from replications import reports
 
-    for key in _chosen(keys):
-        written = reports.publish(key, preset, out, weights=weights, partial=partial)
+    chosen = _chosen(keys)
+    if again and keys is None:
+        chosen = [key for key in chosen if (PUBLISHED / preset / f"{key}.report.json").exists()]
+    for key in chosen:
+        if again:
+            written = reports.publish_again(key, preset)
+        else:
+            written = reports.publish(key, preset, out, weights=weights, partial=partial)
         size = sum(path.stat().st_size for path in written)
         print(f"{key}: {len(written)} files, {size / 1e6:.1f} MB, in {_shown(PUBLISHED)}")
+    print(f"Open {_shown(reports.publish_site()[0])}")
 
 
 @app.command()
 def cite(
     identifier: Annotated[str | None, typer.Argument(metavar="[ID]", help="Such as vae2013/figure-2.")] = None,
-    preset: Preset = "laptop",
+    preset: Annotated[str | None, typer.Option(help="Only what is published at this preset (default: all).")] = None,
+    verify: Annotated[Path | None, typer.Option(metavar="FILE", help="Whether FILE is this figure or table.")] = None,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Only the BibTeX of the figure or table.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Where to look.")] = PUBLISHED,
 ) -> None:
-    """List the published figures and tables; or give caption, files, digests and BibTeX of one."""
-    from lib.reporting.exhibits import read_exhibits
+    """List the published figures and tables; cite one; or say whether a file is the published one (exit 1 if not)."""
+    from lib.reporting.verify import verify as verification
+    from replications import citations
 
-    folder = out / preset / "figures"
-    exhibits = {exhibit["identifier"]: exhibit for exhibit in read_exhibits(folder)}
-    if not exhibits:
-        raise UserError(
-            f"No figures are in {_shown(folder)}: `regen report` makes them, `regen publish` puts them there."
-        )
+    if identifier is None and (verify or bibtex):
+        raise UserError(f"Say of which: `regen cite ID {'--verify FILE' if verify else '--bibtex'}`.")
+    if verify and bibtex:
+        raise UserError("--verify and --bibtex are two commands: take one of them.")
     if identifier is None:
-        for name, exhibit in exhibits.items():
-            print(f"{name:32} {exhibit['kind']:7} {exhibit['caption']}")
-        return
-    if identifier not in exhibits:
-        raise UserError(f"There is no figure or table {identifier!r} in {_shown(folder)}: `regen cite` lists them.")
-    exhibit = exhibits[identifier]
-    print(f"{identifier} ({exhibit['kind']}, preset {preset})\n{exhibit['caption']}\n")
-    for name, digest in exhibit["files"].items():
-        print(f"{_shown(folder / name)}\n  sha256 {digest}")
-    print("\n" + papers.load(identifier.split("/")[0]).document["bibtex"], end="")
+        print("\n".join(citations.listing(out, preset)))
+    elif verify:
+        found = verification(verify, identifier, out, preset)
+        print(found.sentence)
+        raise typer.Exit(0 if found.ok else 1)
+    elif bibtex:
+        print(citations.bibtex(identifier, out, preset), end="")
+    else:
+        print("\n".join(citations.told(identifier, out, preset)))
 
 
 @app.command()
