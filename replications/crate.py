@@ -1,11 +1,7 @@
 """The RO-Crate of what is published: read from the folder, the papers and git, written beside the index."""
 
 import json
-import os
-import re
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ from lib.execution.runs import Run
 from lib.files import sha256_of, write_atomically
 from lib.reporting.crate import METADATA, Article, Crate, DataSet, File, PageAction, RunAction, metadata
 from lib.reporting.exhibits import read_exhibits
+from lib.training.provenance import committed_on
 from replications import papers
 from replications.papers import PUBLISHED, REPOSITORY
 
@@ -127,7 +124,7 @@ def _date(records: Iterable[Mapping[str, Any]], before: str, citation: Mapping[s
 
     before: what the crate said until now. A clone without history does not know the commits, and dates nothing back.
     """
-    days = {record.get("finished_on") or _committed_on(record["commit"]) for record in records}
+    days = {record.get("finished_on") or committed_on(record["commit"]) for record in records}
     day = max(days | {before}) or str(citation.get("date-released", ""))
     if not day:
         raise UserError(
@@ -141,19 +138,3 @@ def _date_before(path: Path) -> str:
     if not path.is_file():
         return ""
     return next((e["datePublished"] for e in json.loads(path.read_text())["@graph"] if e["@id"] == "./"), "")
-
-
-@cache
-def _committed_on(commit: str) -> str:
-    """YYYY-MM-DD in UTC; empty where there is no git, or not this commit."""
-    commit = commit.removesuffix("+changes")
-    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
-        return ""
-    command = ["git", "show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", commit]
-    try:
-        done = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20, env=os.environ | {"TZ": "UTC"}
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -22,7 +22,7 @@ from lib.execution.executors import run_here, run_on_cluster
 from lib.execution.progress import Progress
 from lib.execution.runs import Failed, Finished, Run, Store
 from lib.execution.workspace import Outcome, Workspace
-from lib.training.provenance import REPOSITORY
+from lib.training.provenance import REPOSITORY, committed_on
 
 LATEST = REPOSITORY / "reports" / "latest"
 PUBLISHED = REPOSITORY / "reports" / "published"
@@ -183,8 +183,12 @@ def read(
 
 
 def finished_on(finished: Sequence[Finished]) -> str:
-    """The day, or first and last day, on which runs ended; empty where none says (those of before 2026-11-28)."""
-    days = sorted({outcome.provenance["finished_on"] for outcome in finished if "finished_on" in outcome.provenance})
+    """The day on which runs ended, or the first and the last; of one that does not say, the day of its commit.
+
+    Runs of before 2026-11-28 do not say. Empty where git does not know their commits either.
+    """
+    known = (o.provenance.get("finished_on") or committed_on(o.provenance["commit"]) for o in finished)
+    days = sorted({day for day in known if day})
     return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""
 
 

@@ -230,7 +230,8 @@ def publish_again(key: str, preset: str, target: Path = PUBLISHED) -> list[Path]
     if not (target / preset / f"{key}.report.json").exists():
         raise UserError(f"No {preset} report of {key} is published: `regen publish {key} --preset {preset}` does it.")
     with tempfile.TemporaryDirectory(prefix="regen-publish-") as folder:
-        root = Path(folder)
+        root = Path(folder) / "published"  # pages tell the last part of the path
+        root.mkdir()
         (root / "runs").symlink_to((target / "runs").resolve())
         shutil.copytree(target / preset / "figures", root / preset / "figures")
         built = build(key, preset, papers.default_seeds(preset), root, "none", {})

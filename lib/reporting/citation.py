@@ -61,7 +61,7 @@ def _pinned_file(exhibit: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _year(exhibit: Mapping[str, Any]) -> str:
-    return str(exhibit.get("made_from", {}).get("finished_on") or "")[:4]
+    return str(exhibit.get("made_from", {}).get("finished_on") or "").rpartition(" ")[2][:4]
 
 
 def _first_sentence(caption: str) -> str:

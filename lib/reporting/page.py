@@ -149,7 +149,8 @@ _STYLE = re.compile(r"<style>.*?</style>", re.S)
 def _with_citations(markup: str, citations: Mapping[str, Citation]) -> str:
     """A cell's markup with the citation of each of its exhibits at the end of the caption.
 
-    Style sheets that a library puts into an output are dropped: they are no content, and ours colours code.
+    Style sheets that a library puts into an output are dropped: they are no content, and ours colours code, which the
+    keyboard can reach to scroll it.
     """
 
     def cited(found: re.Match[str]) -> str:
@@ -160,7 +161,10 @@ def _with_citations(markup: str, citations: Mapping[str, Citation]) -> str:
         template = _environment().get_template("cite.html.j2")
         return found[0] + str(template.render({**citation._asdict(), "files": files}))
 
-    return _EXHIBIT.sub(cited, _STYLE.sub("", markup))
+    reachable = _STYLE.sub("", markup).replace(
+        '<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'
+    )
+    return _EXHIBIT.sub(cited, reachable)
 
 
 def _counted(verdicts: Mapping[str, int]) -> list[tuple[int, Any]]:

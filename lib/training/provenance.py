@@ -1,7 +1,9 @@
 """What a number was made with: code, versions, device, threads, determinism."""
 
 import hashlib
+import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -41,6 +43,22 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return text.strip()
+
+
+@cache
+def committed_on(commit: str) -> str:
+    """The day of a commit, YYYY-MM-DD in UTC; empty where there is no git, or not this commit."""
+    commit = commit.removesuffix("+changes")
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        return ""
+    command = ["git", "show", "-s", "--format=%cd", "--date=format-local:%Y-%m-%d", commit]
+    try:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=20, env=os.environ | {"TZ": "UTC"}
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def device_name(device: torch.device) -> str:

@@ -16,9 +16,12 @@ from lib.execution.runs import Store
 from lib.execution.workspace import Diverged
 from lib.reporting.notebooks import declared_parameters, lint_notebook
 from replications import papers
+from replications.reports import SUMMARY, build_summary
+from replications.site import write_site
 
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+PAPERS = [path for path in NOTEBOOKS if path.stem != SUMMARY]
 ALLOWED = {"lib", "replications", "inspect", "pathlib", "pandas", "IPython", "torch", "torchvision",
            "torchmetrics", "seaborn", "numpy", "matplotlib"}  # fmt: skip
 
@@ -30,10 +33,12 @@ def regen(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The smoke reports of all papers, made once as a user would."""
+    """The smoke reports of all papers, made once as a user would, and the summary of them."""
     out = tmp_path_factory.mktemp("reports")
     done = regen("report", "--preset", "smoke", "--out", out)
     assert done.returncode == 0, done.stderr
+    assert build_summary("smoke", 1, out).reason == ""
+    write_site(out)
     return out
 
 
@@ -56,7 +61,7 @@ def test_prose_types_no_verdict(notebook):
     assert not re.search(r"\b(is|was|were|are) (not )?replicated\b(?! here)", prose.replace("What was replicated", ""))
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", PAPERS, ids=lambda path: path.stem)
 def test_smoke_report_has_every_verdict_and_says_that_numbers_mean_nothing(notebook, reports):
     page = (reports / "smoke" / f"{notebook.stem}.html").read_text()
     assert "numbers mean nothing" in page
@@ -86,6 +91,19 @@ def test_every_file_of_a_figure_has_the_digest_that_is_listed(notebook, reports)
     assert files
     for name, digest in files.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_summary_puts_papers_side_by_side(reports):
+    page = (reports / "smoke" / f"{SUMMARY}.html").read_text()
+    assert "numbers mean nothing" in page
+    rows = list(csv.DictReader((reports / "smoke/figures/summary/table-verdicts.csv").open()))
+    for row in rows:
+        verdicts = json.loads((reports / "smoke" / f"{row['paper']}.verdicts.json").read_text())
+        assert int(row["claims"]) == len(verdicts)
+        assert int(row["not comparable"]) == sum(v["verdict"] == "not comparable" for v in verdicts)
+    assert [row["paper"] for row in rows] == [path.stem for path in PAPERS]
+    quality = list(csv.DictReader((reports / "smoke/figures/summary/table-quality-smoke-mnist-5k.csv").open()))
+    assert {row["paper"] for row in quality} == {"gan2014", "vae2013", "wgan2017"}  # one table, as they measure alike
 
 
 def test_every_number_of_the_bounds_table_is_in_a_results_json(reports):
@@ -143,7 +161,7 @@ def test_a_second_report_computes_nothing_and_has_the_same_bytes(reports):
 
 def test_index_leads_to_every_report(reports):
     index = (reports / "index.html").read_text()
-    for notebook in NOTEBOOKS:
+    for notebook in PAPERS:
         assert f'href="smoke/{notebook.stem}.html"' in index
 
 
