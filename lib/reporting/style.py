@@ -1,8 +1,9 @@
 """How every figure of every paper looks, and how it becomes the same bytes each time."""
 
+import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ PNG_DPI = 150  # 1,200 pixels across a column: sharp on a phone, small in a page
 _REPEATABLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "regen",
-    "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
 }
 _SILENT: dict[Any, dict[Any, Any]] = {
     "svg": {"Date": None, "Creator": None},
@@ -58,23 +58,40 @@ def use_house_style() -> None:
 def figure_files(figure: "Figure", kinds: Sequence[Kind] = ("svg", "png", "pdf")) -> dict[str, bytes]:
     """`figure` as the content of files, by their endings. No date, no version.
 
-    Equal figures give equal bytes, in any process. Layout and edges are settled once, for that takes longer than
-    drawing; the figure keeps its layout.
+    Equal figures give equal bytes, in any process; in the vector formats words are outlines. Layout and edges are
+    settled once, for that takes longer than drawing; the figure keeps its layout.
     """
     import matplotlib
 
     files = {}
-    with matplotlib.rc_context(_REPEATABLE):
+    with matplotlib.rc_context(_REPEATABLE | {"figure.constrained_layout.use": False, "figure.autolayout": False}):
         figure.set_dpi(PNG_DPI)  # words are widest where they are hinted to pixels: there nothing may be cut off
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" would leave a stand-in, for which each saving draws twice
         box = figure.get_tightbbox().padded(_PADDING_INCHES)
         for kind in kinds:
             buffer = io.BytesIO()
             silent = dict(_SILENT[kind])
-            figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=silent, facecolor="white", bbox_inches=box)
+            with _outlined_words(figure) if kind == "pdf" else contextlib.nullcontext():
+                figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=silent, facecolor="white", bbox_inches=box)
             files[str(kind)] = _FINISH.get(kind, bytes)(buffer.getvalue())
     return files
+
+
+@contextlib.contextmanager
+def _outlined_words(figure: "Figure") -> Iterator[None]:
+    """Words as outlines, as in the SVG: to cut out the letters of a font takes longer than to draw the figure."""
+    from matplotlib.patheffects import Normal
+    from matplotlib.text import Text
+
+    words = [text for text in figure.findobj(Text) if not text.get_path_effects()]
+    for text in words:
+        text.set_path_effects([Normal()])
+    try:
+        yield
+    finally:
+        for text in words:
+            text.set_path_effects([])
 
 
 def _compact(svg: bytes) -> bytes:
