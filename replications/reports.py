@@ -6,12 +6,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib.claims import Verdict, counts
 from lib.errors import UserError
-from lib.execution.runs import Failed, Finished
+from lib.execution.runs import SUMS, Failed, Finished
 from lib.files import sha256_of, write_atomically
 from lib.reporting.citation import bibtex, protocol_text, text_citation
 from lib.reporting.exhibits import complete, read_exhibits, withhold, write_index
@@ -42,17 +43,20 @@ def build(
 ) -> Built:
     """Execute notebooks/<key>.ipynb on the runs below `root` and write root/<preset>/<key>.html and .ipynb beside it.
 
-    A notebook that fails leaves a partial page that names the cell. Verdicts go to <key>.verdicts.json.
+    A notebook that fails leaves a partial page that names the cell. Verdicts go to <key>.verdicts.json. Where nothing
+    that the page is made from changed since it was made, it stays.
     """
-    paper = papers.load(key)
+    paper, folder = papers.load(key), root / preset
     parameters = {"preset": preset, "seeds": seeds, "run_dir": str(root.resolve()), "device": device, **extra}
-    execution = _execute(paper.notebook, root / preset, parameters, timeout_s)
+    if _stands(key, folder, _inputs(paper.notebook, parameters, root)):
+        return Built(folder / f"{key}.html", "")
+    execution = _execute(paper.notebook, folder, parameters, timeout_s)
     results = papers.read(key, preset, parameters["seeds"], root, needs_weights=device != "none")
     _complete(key, [results], root, execution.ok)
-    folder = root / preset
     _write_page(paper, preset, folder, None if execution.ok else execution)
     write_atomically(folder / f"{key}.verdicts.json", verdicts_json(results.verdicts()))
     write_atomically(folder / f"{key}.report.json", readable_json(_summary(results, execution.ok)))
+    _mark(key, folder, _inputs(paper.notebook, parameters, root) if execution.ok else "")
     return Built(folder / f"{key}.html", _reason(key, execution))
 
 
@@ -61,10 +65,53 @@ def build_summary(preset: str, seeds: int, root: Path, timeout_s: float | None =
     from replications import summary
 
     parameters = {"preset": preset, "seeds": seeds, "run_dir": str(root.resolve()), "device": "none"}
-    execution = _execute(papers.REPOSITORY / "notebooks" / f"{SUMMARY}.ipynb", root / preset, parameters, timeout_s)
-    _complete(SUMMARY, summary.read_all(preset, seeds, root), root, execution.ok)
-    _write_page(None, preset, root / preset, None if execution.ok else execution)
-    return Built(root / preset / f"{SUMMARY}.html", _reason(SUMMARY, execution))
+    notebook, folder = papers.REPOSITORY / "notebooks" / f"{SUMMARY}.ipynb", root / preset
+    studies = summary.read_all(preset, seeds, root)
+    inputs = _inputs(notebook, parameters, root)
+    if _stands(SUMMARY, folder, inputs):
+        return Built(folder / f"{SUMMARY}.html", "")
+    execution = _execute(notebook, folder, parameters, timeout_s)
+    _complete(SUMMARY, studies, root, execution.ok)
+    _write_page(None, preset, folder, None if execution.ok else execution)
+    _mark(SUMMARY, folder, inputs if execution.ok else "")
+    return Built(folder / f"{SUMMARY}.html", _reason(SUMMARY, execution))
+
+
+def _inputs(notebook: Path, parameters: Mapping[str, Any], root: Path) -> str:
+    """The SHA-256 of everything that a page may be made from: notebook, parameters, source, packages, all runs.
+
+    All, because a page may put another paper's runs beside its own.
+    """
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode() + notebook.read_bytes())
+    for folder in ("lib", "replications"):
+        for path in sorted((papers.REPOSITORY / folder).rglob("*")):
+            if path.suffix in (".py", ".yaml", ".j2", ".css", ".js", ".json", ".safetensors"):
+                digest.update(f"{path.relative_to(papers.REPOSITORY)} {sha256_of(path)}\n".encode())
+    digest.update("".join(sorted(f"{d.name} {d.version}\n" for d in distributions())).encode())
+    for path in sorted(root.glob(f"runs/*/*/{SUMS}")):
+        digest.update(f"{path.parent.name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _stands(key: str, folder: Path, inputs: str) -> bool:
+    """Whether the page was made from these inputs, and it and its figures are whole."""
+    mark = folder / f".{key}.inputs"
+    files = {folder / "figures" / name: digest for exhibit in read_exhibits(folder / "figures")
+             if exhibit["identifier"].startswith(f"{key}/") for name, digest in exhibit["files"].items()}  # fmt: skip
+    pages = {name: folder / f"{key}.{name}" for name in ("html", "ipynb")}
+    made = {"inputs": inputs} | {name: sha256_of(path) for name, path in pages.items() if path.is_file()}
+    if not mark.is_file() or mark.read_text() != json.dumps(made):
+        return False
+    return all(path.is_file() and sha256_of(path) == digest for path, digest in files.items())
+
+
+def _mark(key: str, folder: Path, inputs: str) -> None:
+    """Write down what a page was made from; nothing for one that failed, which is to be tried again."""
+    made = {name: sha256_of(folder / f"{key}.{name}") for name in ("html", "ipynb")}
+    if inputs:
+        write_atomically(folder / f".{key}.inputs", json.dumps({"inputs": inputs, **made}))
+    else:
+        (folder / f".{key}.inputs").unlink(missing_ok=True)
 
 
 def _execute(notebook: Path, folder: Path, parameters: Mapping[str, Any], timeout_s: float | None) -> "Execution":
