@@ -28,7 +28,7 @@ ALLOWED = {"lib", "replications", "inspect", "pathlib", "pandas", "IPython", "to
 
 def regen(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "replications", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture(scope="module")
