@@ -195,7 +195,7 @@ def test_publish_then_cite(tmp_path):
     assert regen("report", "vae2013", "--preset", "smoke", "--out", latest).returncode == 0
     written = reports.publish("vae2013", "smoke", latest, weights=False, target=published)
     names = {path.name for path in written}
-    assert {"vae2013.html", "vae2013.ipynb", "results.json", "history.csv", "run.json", "index.html"} <= names
+    assert {"vae2013.html", "vae2013.ipynb", "results.json", "history.csv", "run.json", "figure-2.pdf"} <= names
     assert "weights.safetensors" not in names
     exhibits = json.loads((latest / "smoke/figures/exhibits.json").read_text())["exhibits"]
     real = [exhibit["identifier"] for exhibit in exhibits if exhibit["shows_data"]]

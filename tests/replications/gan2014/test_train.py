@@ -207,7 +207,7 @@ class TestTrain:
     def test_the_discriminator_learns_to_tell_black_and_white_from_the_grey_the_generator_starts_with(self, tmp_path):
         coins = (torch.rand(100, 1, generator=torch.Generator().manual_seed(0)) < 0.5).float().expand(-1, 784)
         training = train(
-            config(n_epochs=20, discriminator_init=0.05, maxout_units=30, learning_rate=0.3),
+            config(n_epochs=20, discriminator_init=0.05, maxout_units=30, learning_rate=0.15),
             Splits(coins, coins, coins),
             IMAGE,
             Workspace(tmp_path, 0),
