@@ -258,12 +258,6 @@ def _distinct(tables: Sequence[Table]) -> list[Table]:
     return out
 
 
-def all_tables(studies: Sequence[Results]) -> Iterator[Table]:
-    yield from quality_tables(studies)
-    yield from likelihood_tables(studies)
-    yield from parzen_tables(studies)
-
-
 def cost_table(studies: Sequence[Results]) -> pd.DataFrame:
     """Devices, days and hours behind each paper's runs."""
     rows = []

@@ -11,7 +11,7 @@ def bibtex(exhibit: Mapping[str, Any], paper: Mapping[str, Any] | None, preset: 
     """A BibTeX @misc entry of an exhibit's record (see exhibits.json).
 
     paper: the replicated paper's claims.yaml, None for what spans papers. The year is that of the youngest run behind
-    the exhibit, left out where that is unknown. The note holds the SHA-256 of the file that carries the numbers.
+    the exhibit, left out where that is unknown. The note holds the SHA-256 of its SVG or CSV.
     """
     identifier = exhibit["identifier"]
     name, digest = _pinned_file(exhibit)
