@@ -33,11 +33,14 @@ reports: $(READY)  ## run what is missing and write the HTML reports to reports/
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter-lab $(ARGS) notebooks
 
+# A worker a core, four at most: each imports torch. A file's tests stay together, for they share what is costly to make.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)  ## the tests of every push, under 15 minutes on two cores
-	@$(BIN)/pytest -m "not slow" --durations=10 $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) -m "not slow" --durations=10 $(ARGS)
 
 test-all: $(READY)  ## those and the slow ones
-	@$(BIN)/pytest --durations=10 $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) --durations=10 $(ARGS)
 
 lint: $(READY)  ## ruff and mypy, changing nothing
 	@$(BIN)/ruff check .

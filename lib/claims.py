@@ -80,7 +80,7 @@ class Reading(NamedTuple):
 
     def __str__(self) -> str:
         over = f" over {self.models} models" if self.models else ""
-        return f"{self.mean:.6g}" if math.isnan(self.spread) else f"{self.mean:.6g} (sd {self.spread:.2g}{over})"
+        return _short(self.mean) + ("" if math.isnan(self.spread) else f" (sd {self.spread:.2g}{over})")
 
 
 class NotRun(Exception):
@@ -339,6 +339,11 @@ def _seeds(reading: Reading) -> str:
     return f"{len(reading.values)} seed{'s' if len(reading.values) > 1 else ''}"
 
 
+def _short(value: float) -> str:
+    """Six significant digits, and all of a count: 7,837,699 parameters."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 and value == round(value) else f"{value:.6g}"
+
+
 def reported_text(claim: Mapping[str, Any]) -> str:
     """What the paper reports, as one short text."""
     reported = claim["reported"]
@@ -346,8 +351,8 @@ def reported_text(claim: Mapping[str, Any]) -> str:
         return str(reported["text"])
     unit = f" {reported['unit']}" if "unit" in reported else ""
     if "range" in reported:
-        return f"{reported['range'][0]:g} to {reported['range'][1]:g}{unit}"
-    return f"{reported['value']:g}{unit}"
+        return f"{_short(reported['range'][0])} to {_short(reported['range'][1])}{unit}"
+    return f"{_short(reported['value'])}{unit}"
 
 
 def counts(verdicts: Sequence[Verdict]) -> dict[str, int]:

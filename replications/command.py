@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,15 +122,16 @@ def report_papers(
         )
     computed = [] if device == "none" else _compute(chosen, preset, seeds, workers, scheduler, device, None, out)
     code = _say_endings(computed) if computed else 0
-    for key in chosen:
-        count = papers.default_seeds(preset) if seeds is None else seeds
-        built = reports.build(key, preset, count, out, papers.resolve_device(device), extra[key], timeout)
+    count = papers.default_seeds(preset) if seeds is None else seeds
+    at_once = workers or os.cpu_count() or 1
+    where = papers.resolve_device(device)
+    for key, built in reports.build_all(chosen, preset, count, out, where, extra, timeout, at_once):
         print(f"{key}: {_shown(built.page)}" + (" (partial)" if built.reason else ""))
         if built.reason:
             _complain(f"The notebook failed in {built.reason}. The page shows what came before.")
             code = 1
     if preset != "smoke":  # what smoke computes means nothing, and there is nothing to put side by side
-        built = reports.build_summary(preset, papers.default_seeds(preset) if seeds is None else seeds, out, timeout)
+        built = reports.build_summary(preset, count, out, timeout)
         if built.reason:
             _complain(f"The notebook failed in {built.reason}.")
             code = 1

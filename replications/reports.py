@@ -1,11 +1,13 @@
 """From finished runs to pages: execute a paper's notebook strictly, build its HTML, keep the index; and publish it."""
 
 import ast
+import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,6 +60,29 @@ def build(
     write_atomically(folder / f"{key}.report.json", readable_json(_summary(results, execution.ok)))
     _mark(key, folder, _inputs(paper.notebook, parameters, root) if execution.ok else "")
     return Built(folder / f"{key}.html", _reason(key, execution))
+
+
+def build_all(
+    keys: Sequence[str], preset: str, seeds: int, root: Path, device: str,
+    extra: Mapping[str, Mapping[str, Any]], timeout_s: float | None, at_once: int,
+) -> Iterator[tuple[str, Built]]:  # fmt: skip
+    """`build` for several papers, `at_once` notebooks side by side; yields them in the order of `keys`."""
+    with ThreadPoolExecutor(at_once) as pool:  # threads, for each only waits for the process of its notebook
+        built = pool.map(lambda key: build(key, preset, seeds, root, device, extra.get(key, {}), timeout_s), keys)
+        try:
+            yield from zip(keys, built, strict=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _kill_children()  # else the command would wait for notebooks that nobody wants any more
+            raise
+
+
+def _kill_children() -> None:
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def build_summary(preset: str, seeds: int, root: Path, timeout_s: float | None = None) -> Built:

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores; torch must not take all of them in each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -66,10 +70,11 @@ def node_modules(request: pytest.FixtureRequest) -> Path:
     digest = hashlib.sha256(PACKAGES.read_bytes()).hexdigest()[:12]
     folder = Path(request.config.cache.mkdir(f"node-{digest}"))
     wanted = json.loads(PACKAGES.read_text())["dependencies"]
-    if not all((folder / "node_modules" / name / "package.json").is_file() for name in wanted):
-        shutil.copy(PACKAGES, folder)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-        if done.returncode:
-            pytest.skip(f"npm could not install axe-core and html-validate: {done.stderr.strip().splitlines()[-1]}")
+    with FileLock(folder / ".lock"):
+        if not all((folder / "node_modules" / name / "package.json").is_file() for name in wanted):
+            shutil.copy(PACKAGES, folder)
+            command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+            if done.returncode:
+                pytest.skip(f"npm could not install axe-core and html-validate: {done.stderr.strip().splitlines()[-1]}")
     return folder / "node_modules"

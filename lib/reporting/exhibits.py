@@ -26,6 +26,7 @@ from lib.reporting.style import PNG_DPI, figure_files
 
 if TYPE_CHECKING:
     import pandas as pd
+    from filelock import BaseFileLock
     from matplotlib.figure import Figure
 
 __all__ = ["Exhibit", "Html", "badge", "link", "note", "read_exhibits", "show_figure", "show_table"]
@@ -183,17 +184,18 @@ def complete(folder: Path, paper: str, shown: str, made_from: Mapping[str, Any])
     shown: the notebook's markup. Files of dropped exhibits go as well. Returns the paper's exhibits.
     """
     mine, others = [], []
-    for entry in read_exhibits(folder):
-        owner, _, slug = entry["identifier"].partition("/")
-        if owner != paper:
-            others.append(entry)
-        elif f'<figure id="{slug}" class="exhibit' in shown:
-            mine.append({**entry, "made_from": dict(made_from)})
+    with _locked(folder):
+        for entry in read_exhibits(folder):
+            owner, _, slug = entry["identifier"].partition("/")
+            if owner != paper:
+                others.append(entry)
+            elif f'<figure id="{slug}" class="exhibit' in shown:
+                mine.append({**entry, "made_from": dict(made_from)})
+        write_index(folder, [*others, *mine])
     kept = {name for entry in mine for name in entry["files"]}
     for path in (folder / paper).glob("*"):
         if f"{paper}/{path.name}" not in kept:
             path.unlink()
-    write_index(folder, [*others, *mine])
     return mine
 
 
@@ -218,13 +220,19 @@ def _record(exhibit: Exhibit, folder: Path | None) -> Exhibit:
     """Enter the exhibit in the folder's index, in place of one of the same identifier."""
     if folder is None:
         return exhibit
-    from filelock import FileLock
-
-    with FileLock(folder / f".{INDEX}.lock", timeout=60):  # notebooks of several papers may write at once
+    with _locked(folder):
         known = {entry["identifier"]: entry for entry in read_exhibits(folder)}
         known[exhibit.identifier] = {key: value for key, value in exhibit._asdict().items() if key != "html"}
         write_index(folder, list(known.values()))
     return exhibit
+
+
+def _locked(folder: Path) -> "BaseFileLock":
+    """The folder's index for one process, or thread, at a time: notebooks of several papers may write at once."""
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f".{INDEX}.lock", timeout=60)
 
 
 def _write(content: Mapping[str, bytes | str], identifier: str, folder: Path | None) -> dict[str, str]:

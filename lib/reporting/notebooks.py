@@ -100,6 +100,8 @@ def _environment(folder: Path, extra: Mapping[str, str] | None) -> dict[str, str
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONHASHSEED": "0",  # sets print in the same order each time
+        "OMP_NUM_THREADS": "1",  # sums in the same order on any number of cores; and papers are executed side by side
+        "MKL_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
     }
     kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}

@@ -65,6 +65,7 @@ def figure_files(figure: "Figure", kinds: Sequence[Kind] = ("svg", "png", "pdf")
 
     files = {}
     with matplotlib.rc_context(_REPEATABLE | {"figure.constrained_layout.use": False, "figure.autolayout": False}):
+        _plain_log_ticks(figure)
         figure.set_dpi(PNG_DPI)  # words are widest where they are hinted to pixels: there nothing may be cut off
         figure.draw_without_rendering()
         figure.set_layout_engine(None)  # "none" would leave a stand-in, for which each saving draws twice
@@ -76,6 +77,18 @@ def figure_files(figure: "Figure", kinds: Sequence[Kind] = ("svg", "png", "pdf")
                 figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=silent, facecolor="white", bbox_inches=box)
             files[str(kind)] = _FINISH.get(kind, bytes)(buffer.getvalue())
     return files
+
+
+def _plain_log_ticks(figure: "Figure") -> None:
+    """60, 100, 200 and not 6 x 10^1, 10^2, 2 x 10^2, on log axes that stay within 0.01 to 100,000."""
+    from matplotlib.ticker import LogFormatter, LogFormatterSciNotation
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        usual = type(axis.get_major_formatter()) is LogFormatterSciNotation
+        if axis.get_scale() == "log" and usual and low >= 0.01 and high < 1e5:
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 @contextlib.contextmanager

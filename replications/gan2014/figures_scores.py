@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -36,6 +36,7 @@ METRICS = {
     "recall": ("recall", 3),
 }
 VAE = "aevb-nz20"  # the run of vae2013 whose samples stand in the Parzen table
+VAE_SOURCE = "variational autoencoder (vae2013), decoder means"
 
 
 class Row(NamedTuple):
@@ -107,12 +108,22 @@ def read_vae(results: Results, vae_results: Results | None) -> ReadingOfVae:
     if vae_results is None or not vae_results.finished(VAE):
         return ReadingOfVae(None, "not computed: vae2013 has no finished run at this preset")
     found = vae_results.finished(VAE)
-    row = read_row(found, "parzen_test", "variational autoencoder (vae2013), decoder means")
+    row = read_row(found, "parzen_test", VAE_SOURCE)
     if row is None:
         return ReadingOfVae(None, "not computed: the runs of vae2013 have no Parzen score")
     if (other := found[0].run.config.data) != digits(results):
         return ReadingOfVae(None, f"not computed: the runs of vae2013 are on {other}")
     return ReadingOfVae(row, "")
+
+
+def vae_fid(results: Results, vae_results: Results | None, others: Iterable[Row]) -> Row | None:
+    """The FID of the same samples of vae2013; None where there is none, or not of `others`' protocol."""
+    if vae_results is None or read_vae(results, vae_results).row is None:
+        return None
+    row = read_row(vae_results.finished(VAE), "fid", VAE_SOURCE)
+    alike = ("extractor", "weights", "data_sha256", "generated", "real")
+    same = row is not None and all(row.protocol[key] == other.protocol[key] for other in others for key in alike)
+    return row if same else None
 
 
 def parzen_table(results: Results, vae_results: Results | None) -> pd.DataFrame:
@@ -169,6 +180,8 @@ def parzen_figure(results: Results, vae_results: Results | None) -> Figure:
         key=lambda r: r.reading.mean,
     )
     fids = {row.source: row for row in score_rows(results, "fid", digits(results))}
+    if vae := vae_fid(results, vae_results, fids.values()):
+        fids[vae.source] = vae
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 0.42 * len(rows) + 1.2), sharey=True, layout="constrained")
     ours, beside = sns.color_palette()[:2]
     for place, row in enumerate(rows):

@@ -97,22 +97,30 @@ def estimates(results: Results) -> Figure:
 
 def quality_curves(results: Results) -> Figure:
     """FID against updates of either network: a panel an architecture, a line an algorithm and seed."""
-    columns = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
-    figure, axes = plt.subplots(1, len(columns), figsize=(0.6 + 1.95 * len(columns), 2.6), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], columns, strict=True):
+    names = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    size = (0.6 + 2.5 * columns, 0.4 + 2.3 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
         for place, algorithm in enumerate(ALGORITHMS):
             for outcome in results.finished(f"{algorithm}-{name}"):
-                rows = checkpoints(outcome)
+                scored = checkpoints(outcome)
                 style = {"color": sns.color_palette()[place], "linestyle": ("-", "--")[place]}
                 text = ALGORITHMS[algorithm] if outcome.run.seed == 0 else None
-                axis.plot(rows["step"] + rows["critic_steps"], rows["distance"], label=text, linewidth=1.2, **style)
+                axis.plot(
+                    scored["step"] + scored["critic_steps"], scored["distance"], label=text, linewidth=1.2, **style
+                )
         if (floor := reading(results.finished("anchors"), "fid_gaussian")) is not None:
             axis.axhline(floor.mean, color="0.4", linestyle=":", linewidth=1.2)
         axis.set(title=TITLES[name], yscale="log")
-        axis.title.set_fontsize("small")
-    figure.supxlabel("updates of either network", fontsize="small")
-    axes[0][0].set_ylabel(fid_name(results))
-    axes[0][0].legend(fontsize="x-small")
+        axis.title.set_fontsize("medium")
+        axis.xaxis.set_tick_params(labelbottom=True)
+    for axis in list(axes.flat)[len(names) :]:
+        axis.axis("off")
+    figure.supxlabel("updates of either network", fontsize="medium")
+    figure.supylabel(fid_name(results), fontsize="medium")
+    axes[0][0].legend(fontsize="small")
     return figure
 
 
@@ -151,23 +159,23 @@ def correlations(results: Results) -> Figure:
 def scatter(results: Results) -> Figure:
     """The estimate against the FID at each checkpoint: a panel an experiment with its own axes, a colour a seed."""
     names = [f"{a}-{n}" for a in ALGORITHMS for n in ARCHITECTURES if results.finished(f"{a}-{n}")]
-    columns = min(4, len(names))
+    columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(0.4 + 2.35 * columns, 0.3 + 2.2 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(0.4 + 2.6 * columns, 0.3 + 2.3 * rows), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
         for outcome, colour in zip(results.finished(name), sns.color_palette(), strict=False):
             points = checkpoints(outcome)
             shades = np.linspace(0.25, 1.0, len(points))
             axis.scatter(points["estimate"], points["distance"], s=14, color=colour, alpha=shades, linewidths=0)
-        axis.set_title(label(name).replace(", ", ":\n", 1), fontsize="x-small")
+        axis.set_title(label(name).replace(", ", ":\n", 1), fontsize="small")
         axis.set_yscale("log")
-        axis.tick_params(labelsize="x-small")
+        axis.tick_params(which="both", labelsize="small")
         axis.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
-        axis.set_xlabel("JS estimate, nats" if name.startswith("gan") else "estimate, critic units", fontsize="x-small")
+        axis.set_xlabel("JS estimate, nats" if name.startswith("gan") else "estimate, critic units", fontsize="small")
     for axis in list(axes.flat)[len(names) :]:
         axis.axis("off")
     for row in axes:
-        row[0].set_ylabel(fid_name(results), fontsize="x-small")
+        row[0].set_ylabel(fid_name(results), fontsize="small")
     return figure
 
 

@@ -415,6 +415,8 @@ def test_counts_hold_every_word_in_order() -> None:
 
 def test_reported_text() -> None:
     assert reported_text({"reported": {"value": 0.887678}}) == "0.887678"
+    assert reported_text({"reported": {"value": 7837699, "unit": "parameters"}}) == "7,837,699 parameters"
+    assert reported_text({"reported": {"range": [2, 1234567.5]}}) == "2 to 1.23457e+06"
     assert reported_text({"reported": {"value": 225, "unit": "nats", "text": "225 ± 2"}}) == "225 ± 2"
 
 

@@ -73,3 +73,25 @@ def test_a_pdf_has_no_date_and_no_font_and_its_words_are_there():
     assert b"/FontFile" not in with_words
     assert b"/Type3" not in with_words
     assert len(with_words) > len(without) + 500
+
+
+@pytest.mark.parametrize(("low", "high", "plain"), [(30, 700, True), (0.5, 90_000, True), (1, 1e6, False)])
+def test_log_axes_are_labelled_with_plain_numbers_where_these_are_short(low, high, plain):
+    figure, axes = plt.subplots()
+    axes.plot([low, high])
+    axes.set(yscale="log", ylim=(low, high))
+    figure_files(figure, ("png",))
+    labels = [text.get_text() for text in axes.get_yticklabels() if text.get_text()]
+    assert ("100" in labels) == plain
+    assert any("10^" in label for label in labels) != plain
+    plt.close(figure)
+
+
+def test_an_authors_own_ticks_stay():
+    figure, axes = plt.subplots()
+    axes.plot([30, 700])
+    axes.set_yscale("log")
+    axes.set_yticks([50, 500], ["few", "many"])
+    figure_files(figure, ("png",))
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["few", "many"]
+    plt.close(figure)
