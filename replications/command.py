@@ -181,19 +181,19 @@ def publish(
     out: Out = LATEST,
 ) -> None:
     """Promote finished runs, figures and HTML from reports/latest to reports/published, and make its site."""
-    from replications import reports
+    from replications import publishing
 
     chosen = _chosen(keys)
     if again and keys is None:
         chosen = [key for key in chosen if (PUBLISHED / preset / f"{key}.report.json").exists()]
     for key in chosen:
         if again:
-            written = reports.publish_again(key, preset)
+            written = publishing.publish_again(key, preset)
         else:
-            written = reports.publish(key, preset, out, weights=weights, partial=partial)
+            written = publishing.publish(key, preset, out, weights=weights, partial=partial)
         size = sum(path.stat().st_size for path in written)
         print(f"{key}: {len(written)} files, {size / 1e6:.1f} MB, in {_shown(PUBLISHED)}")
-    print(f"Open {_shown(reports.publish_site()[0])}")
+    print(f"Open {_shown(publishing.publish_site()[0])}")
 
 
 @app.command()

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+REPOSITORY = Path(__file__).parents[1]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 SWITCHES = (
@@ -27,6 +29,32 @@ SWITCHES = (
     "disable-sync disable-dev-shm-usage"
 )
 PACKAGES = Path(__file__).parent / "browser" / "package.json"
+
+
+def regen(*arguments: object) -> None:
+    command = [sys.executable, "-m", "replications", *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke runs of all papers, computed once for all tests as a user would. Not to be written to: copy it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "runs").exists():
+            regen("run", "--preset", "smoke", "--workers", 2, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_reports(smoke: Path) -> Path:
+    """The same folder, with the reports of all papers."""
+    with FileLock(f"{smoke}.lock"):
+        if not (smoke / "index.html").exists():
+            regen("report", "--preset", "smoke", "--workers", 2, "--out", smoke)
+    return smoke
 
 
 @pytest.fixture(scope="session")

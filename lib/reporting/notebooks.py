@@ -17,7 +17,14 @@ from lib.reporting.canonical import Scrubber, add_banner, canonicalise, started_
 from lib.reporting.lint import lint_notebook
 from lib.reporting.parameters import Parameter, check_parameters, declared_parameters, read_cells
 
-__all__ = ["Execution", "check_parameters", "declared_parameters", "execute_notebook", "lint_notebook"]
+__all__ = [
+    "Execution",
+    "check_parameters",
+    "declared_parameters",
+    "execute_notebook",
+    "kill_executions",
+    "lint_notebook",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _TOKEN = "REGEN_NOTEBOOK"  # every process of one execution carries its folder under this name
@@ -145,6 +152,16 @@ def _kill(folder: Path, spare: int | None = None) -> None:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid != spare and process.environ().get(_TOKEN) == str(folder):
+                process.kill()
+
+
+def kill_executions() -> None:
+    """Kill the notebooks that threads of this process are executing; their `execute_notebook` then returns."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if _TOKEN in process.environ():
                 process.kill()
 
 

@@ -13,8 +13,7 @@ import pytest
 import lib.reporting
 from lib.claims import load_claims
 from lib.datasets import scenes
-from lib.execution.execute import Options, execute
-from lib.execution.runs import Finished, Store
+from lib.execution.runs import Finished
 from replications import papers
 from replications.cyclegan2017 import PRESETS, compute, figures_scenes, figures_tasks, judge, plan, presets
 from replications.cyclegan2017.config import ALGORITHM_VERSION, MixturesConfig, NetworksConfig, TranslationConfig
@@ -118,14 +117,9 @@ def test_deviations_and_notes_in_the_code_are_those_listed():
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> papers.Results:
+def results(smoke: Path) -> papers.Results:
     """Every experiment of the smoke preset, computed."""
-    store, runs = Store(tmp_path_factory.mktemp("smoke")), plan("smoke", 1)
-    for run in runs:
-        report = execute(run, compute, store, Options())
-        assert report.ending == "finished", f"{run.name}: {report.said}"
-    outcomes = [(run, store.read(run)) for run in runs]
-    return papers.Results(papers.load("cyclegan2017"), "smoke", store, outcomes)
+    return papers.read("cyclegan2017", "smoke", 1, smoke)
 
 
 def test_every_experiment_has_finite_scores_with_units_and_protocols(results):

@@ -1,6 +1,11 @@
 """A page is made again only if something that it is made from changed, or it is not whole any more."""
 
 import json
+import os
+import signal
+import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -71,3 +76,45 @@ def test_the_source_counts(root, monkeypatch):
     assert other != before
     write_atomically(root / "lib/a.py", "a = 2")
     assert inputs(root) != other
+
+
+def build_all(keys, monkeypatch, build, at_once=2):
+    monkeypatch.setattr(reports, "build", build)
+    return reports.build_all(keys, "smoke", 1, Path("/nowhere"), "cpu", {}, None, at_once)
+
+
+def test_notebooks_of_papers_are_executed_side_by_side_and_told_of_in_order(monkeypatch):
+    both = threading.Barrier(2, timeout=20)
+
+    def build(key, *arguments):
+        both.wait()  # neither comes through alone
+        if key == "first":
+            time.sleep(0.1)
+        return reports.Built(Path(key), "")
+
+    built = list(build_all(["first", "second"], monkeypatch, build))
+    assert built == [(key, reports.Built(Path(key), "")) for key in ("first", "second")]
+
+
+def test_who_stops_waiting_leaves_no_notebook_running(monkeypatch):
+    children = []
+
+    def build(key, *arguments):
+        if key == "first":
+            return reports.Built(Path(key), "")
+        environment = {**os.environ, "REGEN_NOTEBOOK": "a folder"}  # as each of an execution's processes has it
+        children.append(subprocess.Popen(["sleep", "60"], start_new_session=True, env=environment))
+        return children[-1].wait()
+
+    began = time.monotonic()
+    other = subprocess.Popen(["sleep", "60"])
+    told = build_all(["first", "second", "third", "fourth"], monkeypatch, build)
+    next(told)
+    while len(children) < 2:
+        time.sleep(0.01)
+    with pytest.raises(KeyboardInterrupt):
+        told.throw(KeyboardInterrupt)
+    assert [child.wait(10) for child in children] == [-signal.SIGKILL] * 2, "or what had not begun was begun"
+    assert time.monotonic() - began < 30
+    assert other.poll() is None, "a process was killed that executes no notebook"
+    other.kill()

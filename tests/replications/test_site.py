@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from replications import papers, reports, site
+from replications import papers, publishing, site
 from replications.papers import PUBLISHED
 
 PAGES = sorted(PUBLISHED.rglob("*.html"))
@@ -119,7 +119,7 @@ def test_a_page_made_again_from_what_is_published_is_the_published_one(tmp_path)
     copy = Path(shutil.copytree(PUBLISHED, tmp_path / "site"))
     smallest = min(REPORTS, key=lambda page: page.stat().st_size if page.stem in papers.known() else 10**9)
     pytest.importorskip("papermill", reason="needs the `reports` extra")
-    reports.publish_again(smallest.stem, smallest.parent.name, copy)
+    publishing.publish_again(smallest.stem, smallest.parent.name, copy)
     for name in (smallest.name, f"{smallest.stem}.ipynb", "figures/exhibits.json"):
         path = copy / smallest.parent.name / name
         assert path.read_bytes() == (smallest.parent / name).read_bytes(), name

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from lib.claims import load_claims
-from lib.execution.execute import Options, execute
-from lib.execution.runs import Finished, Store
 from replications import papers
 from replications.wgan2017 import PRESETS, bench, compute, plan
 from replications.wgan2017.config import ImagesConfig, StackedConfig
@@ -70,13 +68,9 @@ def test_runs_of_real_images_carry_the_digest_of_their_data():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(smoke):
     """Every experiment of the smoke preset, computed."""
-    store = Store(tmp_path_factory.mktemp("smoke"))
-    for run in plan("smoke", 1):
-        report = execute(run, compute, store, Options())
-        assert report.ending == "finished", f"{run.name}: {report.said}"
-    return [outcome for run in plan("smoke", 1) if isinstance(outcome := store.read(run), Finished)]
+    return papers.read("wgan2017", "smoke", 1, smoke).finished()
 
 
 def test_every_experiment_has_scores_with_units_and_protocols(finished):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import distributed
@@ -76,25 +77,29 @@ class OnCluster(NamedTuple):
 
 @pytest.fixture(scope="module")
 def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> OnCluster:
-    """The smoke plan and one run that raises, computed by two workers."""
+    """Some runs of the smoke plan and one that raises, computed by two workers."""
 
     def compute(run: Run, workspace: Workspace) -> Outcome:  # inside a function, so that it is sent whole
         if run.experiment == "bad":
             raise ZeroDivisionError("on purpose")
         return papers.compute(run, workspace)
 
-    plan, store = vae2013.plan("smoke", 1), Store(tmp_path_factory.mktemp("cluster"))
+    plan, store = vae2013.plan("smoke", 1)[:4], Store(tmp_path_factory.mktemp("cluster"))
     bad = replace(plan[-1], experiment="bad")
     runs = [bad, *plan]
     reports = run_on_cluster(runs, compute, store, Options(), quiet(runs), workers=2)
     return OnCluster(plan, bad, store, reports)
 
 
-def test_a_cluster_gives_the_same_bits(on_cluster: OnCluster, store: Store, written: Read) -> None:
-    run_here(on_cluster.plan, papers.compute, store, Options(), quiet(on_cluster.plan))
+def test_a_cluster_gives_the_same_bits(on_cluster: OnCluster, smoke: Path, store: Store, written: Read) -> None:
+    """The whole smoke plan: by two workers, as the command ran it, and here, one run after another."""
+    plan = vae2013.plan("smoke", 1)
+    run_here(plan, papers.compute, store, Options(), quiet(plan))
+    for run in plan:
+        assert written(Store(smoke), run) == written(store, run)
     for run in on_cluster.plan:
         assert written(on_cluster.store, run) == written(store, run)
-    assert {"weights.safetensors", "samples.png"} <= written(store, on_cluster.plan[0]).keys()
+    assert {"weights.safetensors", "samples.png"} <= written(store, plan[0]).keys()
 
 
 def test_a_run_that_fails_on_a_worker_does_not_take_the_others_down(on_cluster: OnCluster) -> None:

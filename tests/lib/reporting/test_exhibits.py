@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -115,6 +116,17 @@ def test_what_a_notebook_shows_no_more_is_dropped_and_the_rest_told_its_source(t
         f"table-1.{e}" for e in ("csv", "json", "tex")
     ]
     assert len(list((tmp_path / "vae2013").iterdir())) == 3
+
+
+def test_papers_that_are_completed_at_once_do_not_undo_each_other(tmp_path):
+    frame, papers = pd.DataFrame({"a": [1]}), [f"paper{i}" for i in range(8)]
+    shown = {paper: show_table(frame, f"{paper}/table-a", "A.", tmp_path).html for paper in papers}
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            list(pool.map(lambda paper: complete(tmp_path, paper, shown[paper], {"preset": paper}), papers))
+    assert {e["identifier"]: e["made_from"]["preset"] for e in read_exhibits(tmp_path)} == {
+        f"{paper}/table-a": paper for paper in papers
+    }
 
 
 def test_png_where_asked():

@@ -1,0 +1,117 @@
+"""Promote reports from reports/latest to reports/published, or make published ones anew; then what spans papers."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.errors import UserError
+from lib.execution.runs import Failed, Finished
+from lib.files import write_atomically
+from lib.reporting.exhibits import read_exhibits, withhold, write_index
+from replications import papers, reports
+from replications.papers import PUBLISHED
+
+
+def publish(
+    key: str, preset: str, root: Path, *, weights: bool, partial: bool = False, target: Path = PUBLISHED
+) -> list[Path]:
+    """Promote a report, its figures and its finished runs from `root` to `target`. Returns the files written.
+
+    What spans papers is made by `publish_site` afterwards.
+
+    Figures that show images of a data set are left out, in the pages too. Weights stay behind unless asked for: their
+    digest is kept in SHA256SUMS, and the run makes them again bit for bit.
+    Raises UserError if the report is missing, failed, or, unless `partial`, not of all planned runs.
+    """
+    source = root / preset
+    summary_path = source / f"{key}.report.json"
+    if not summary_path.exists() or not (source / f"{key}.html").exists():
+        raise UserError(
+            f"There is no {preset} report of {key} in {root}: `regen report {key} --preset {preset}` first."
+        )
+    if json.loads(summary_path.read_text())["state"] == "failed":
+        raise UserError(f"The {preset} report of {key} failed and is not published: mend it and report again.")
+    results = papers.read(key, preset, None, root)
+    missing = [run.name for run, outcome in results.outcomes if outcome is None]
+    if missing and not partial:
+        raise UserError(
+            f"{len(missing)} runs of {key} {preset} are not computed (the first: {missing[0]}): `regen run` computes"
+            " them; with --partial what is there is published."
+        )
+    written = _publish_page(key, source, target / preset)
+    for _, outcome in results.outcomes:
+        if isinstance(outcome, Finished | Failed):
+            names = sorted(path for path in outcome.folder.iterdir() if weights or path.suffix != ".safetensors")
+            written += [_copy(path, target / path.relative_to(root)) for path in names]
+    return written
+
+
+def publish_again(key: str, preset: str, target: Path = PUBLISHED) -> list[Path]:
+    """Make a published report anew from the published runs, for a change of its words or its look. Computes nothing.
+
+    Figures that are drawn from weights, which are not published, stay as they are.
+    Raises UserError if that report is not published, or its notebook fails.
+    """
+    if not (target / preset / f"{key}.report.json").exists():
+        raise UserError(f"No {preset} report of {key} is published: `regen publish {key} --preset {preset}` does it.")
+    with tempfile.TemporaryDirectory(prefix="regen-publish-") as folder:
+        root = Path(folder) / "published"  # pages tell the last part of the path
+        root.mkdir()
+        (root / "runs").symlink_to((target / "runs").resolve())
+        shutil.copytree(target / preset / "figures", root / preset / "figures")
+        built = reports.build(key, preset, papers.default_seeds(preset), root, "none", {})
+        if built.reason:
+            raise UserError(f"{built.reason} Nothing was published.")
+        return _publish_page(key, root / preset, target / preset)
+
+
+def publish_site(target: Path = PUBLISHED) -> list[Path]:
+    """What spans papers, after their reports were published: the summaries, the site, the research object."""
+    from replications.crate import write_crate
+    from replications.site import write_site
+
+    presets = sorted({path.parent.name for path in target.glob("*/*.report.json")} - {"smoke"})
+    for preset in presets:
+        built = reports.build_summary(preset, papers.default_seeds(preset), target)
+        if built.reason:
+            raise UserError(f"The summary of {preset} failed in {built.reason}.")
+    return [write_site(target), write_crate(target)]
+
+
+def _publish_page(key: str, source: Path, target: Path) -> list[Path]:
+    """A report with its figures, without the pictures that show images of a data set."""
+    figures = source / "figures"
+    mine = [exhibit for exhibit in read_exhibits(figures) if exhibit["identifier"].startswith(f"{key}/")]
+    withheld = [exhibit for exhibit in mine if exhibit["shows_data"]]
+    shown = [exhibit for exhibit in mine if not exhibit["shows_data"]]
+    written = [_without_data(source / f"{key}.ipynb", target / f"{key}.ipynb", withheld)]
+    written += [_copy(source / f"{key}.{end}", target / f"{key}.{end}") for end in ("verdicts.json", "report.json")]
+    shutil.rmtree(target / "figures" / key, ignore_errors=True)
+    names = [name for exhibit in shown for name in exhibit["files"]]
+    written += [_copy(figures / name, target / "figures" / name) for name in names]
+    others = [e for e in read_exhibits(target / "figures") if not e["identifier"].startswith(f"{key}/")]
+    write_index(target / "figures", [*others, *shown])
+    reports.write_page(papers.load(key), target.name, target)
+    return [*written, target / f"{key}.html"]
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return target
+
+
+def _without_data(source: Path, target: Path, withheld: Sequence[Mapping[str, Any]]) -> Path:
+    """Copy an executed notebook with the pictures of some figures left out."""
+    notebook = json.loads(source.read_text())
+    for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
+        if "text/html" in output.get("data", {}):
+            markup = "".join(output["data"]["text/html"])
+            for exhibit in withheld:
+                markup = withhold(markup, exhibit["identifier"])
+            output["data"]["text/html"] = markup.splitlines(keepends=True)
+    write_atomically(target, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    return target
