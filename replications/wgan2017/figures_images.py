@@ -170,7 +170,7 @@ def scatter(results: Results) -> Figure:
         axis.set_title(label(name).replace(", ", ":\n", 1), fontsize="small")
         axis.set_yscale("log")
         axis.tick_params(which="both", labelsize="small")
-        axis.ticklabel_format(axis="x", scilimits=(-3, 4), useMathText=True)
+        axis.ticklabel_format(axis="x", scilimits=(-3, 4))
         axis.set_xlabel("JS estimate, nats" if name.startswith("gan") else "estimate, critic units", fontsize="small")
     for axis in list(axes.flat)[len(names) :]:
         axis.axis("off")
