@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from lib.datasets import load, real_valued
 from lib.errors import UserError
 from lib.likelihood import importance_weighted_bound, parzen_log_likelihood
-from lib.metrics import frechet_distance, frechet_distance_of_features, gaussian_stats
+from lib.metrics import (
+    frechet_distance,
+    frechet_distance_of_features,
+    gaussian_stats,
+    kernel_distance,
+    precision_recall,
+)
 from lib.models.gaussian_vae import BernoulliVAE
+from lib.transport import distances_between, optimal_assignment, sinkhorn
 
 ROUNDS = 3
 
@@ -24,7 +31,7 @@ ROUNDS = 3
 def measure() -> list[dict[str, Any]]:
     """A row a comparison: what was timed, seconds (medians), the ratio and its range over rounds, what is asked."""
     rows: list[dict[str, Any]] = []
-    for part in (parzen, frechet, importance_weighted, extraction):
+    for part in (parzen, frechet, kernel_and_neighbours, transport, importance_weighted, extraction):
         rows.extend(part())
     return rows
 
@@ -119,6 +126,61 @@ def _spread(seed: int) -> Tensor:
     basis = torch.linalg.qr(torch.randn(2048, 2048, dtype=torch.float64, generator=generator))[0]
     scale = torch.logspace(0, -3, 2048, dtype=torch.float64)
     return torch.randn(4000, 2048, dtype=torch.float64, generator=generator) * scale @ basis
+
+
+def kernel_and_neighbours() -> Iterator[dict[str, Any]]:
+    """2,000 rows of 64 features a side, beside torch-fidelity and prdc."""
+    try:
+        from prdc import compute_prdc
+        from torch_fidelity.metric_kid import kid_features_to_metric
+        from torch_fidelity.metric_prc import prc_features_to_metric
+    except ImportError:
+        return
+    x, y = (torch.randn(2000, 64, generator=torch.Generator().manual_seed(seed)) + seed / 10 for seed in (0, 1))
+    whole = {"kid_subsets": 1, "kid_subset_size": len(x), "kid_kernel": "poly", "kid_degree": 3, "kid_gamma": None,
+             "kid_coef0": 1, "rng_seed": 0, "verbose": False}  # fmt: skip
+    ours, theirs = _seconds(lambda: kernel_distance(x, y), lambda: kid_features_to_metric(x, y, **whole))
+    value, other = kernel_distance(x, y).value, kid_features_to_metric(x, y, **whole)["kernel_inception_distance_mean"]
+    name = "kernel distance, 2,000 a side, 64 features"
+    yield _row(name, "torch-fidelity, one subset of all", ours, theirs, 0.0, f"{abs(other / value - 1):.1e} relative")
+    options = {"prc_neighborhood": 3, "prc_batch_size": 10_000, "save_cpu_ram": False, "verbose": False}
+    a, b = x.numpy(), y.numpy()
+    ours, fidelity, prdc = _seconds(
+        lambda: precision_recall(x, y),
+        lambda: prc_features_to_metric(y, x, **options),
+        lambda: compute_prdc(a, b, nearest_k=3),
+    )
+    found, theirs_of = precision_recall(x, y), prc_features_to_metric(y, x, **options)
+    name = "precision and recall, 2,000 a side, 64 features"
+    yield _row(name, "torch-fidelity", ours, fidelity, 0.0, f"{abs(found.recall - theirs_of['recall']):.1e} apart")
+    apart = abs(found.recall - compute_prdc(a, b, nearest_k=3)["recall"])
+    yield _row(name, "prdc, density and coverage too", ours, prdc, 0.0, f"{apart:.1e} apart")
+
+
+def transport() -> Iterator[dict[str, Any]]:
+    """Exact and entropic transport between two clouds in ten dimensions, beside POT."""
+    try:
+        import ot
+    except ImportError:
+        return
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(1000, 10)), draw.normal(size=(1000, 10)) + 0.5
+    masses = np.full(1000, 1e-3)
+    ours, theirs = _seconds(
+        lambda: optimal_assignment(x, y), lambda: ot.emd2(masses, masses, ot.dist(x, y, metric="euclidean"))
+    )
+    apart = abs(ot.emd2(masses, masses, ot.dist(x, y, metric="euclidean")) / optimal_assignment(x, y).value - 1)
+    yield _row("exact transport, 1,000 points a side", "POT emd2", ours, theirs, 0.0, f"{apart:.1e} relative")
+    few, cost = np.full(300, 1 / 300), distances_between(x[:300], y[:300])
+    settings = {"method": "sinkhorn_log", "numItermax": 200, "stopThr": 0.0, "warn": False}
+    ours, theirs = _seconds(
+        lambda: sinkhorn(cost, few, few, 0.1, 200), lambda: ot.sinkhorn(few, few, cost, 0.1, **settings)
+    )
+    apart = np.abs(ot.sinkhorn(few, few, cost, 0.1, **settings) - sinkhorn(cost, few, few, 0.1, 200).plan).max()
+    name = "Sinkhorn, 300 points a side, 200 steps in log space"
+    yield _row(name, "POT sinkhorn_log", ours, theirs, 0.0, f"plans {apart:.1e} apart")
 
 
 def importance_weighted() -> Iterator[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The `regen` command: what each verb takes, says and returns. 0 done, 1 failed or fell short, 2 wrong input."""
 
 import difflib
-import importlib
 import json
 import os
 from pathlib import Path
@@ -226,30 +225,28 @@ def cite(
 
 @app.command()
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(metavar="[PART]...", help="lib, or papers; all if none.")] = None,
+    chosen: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="As `--list` says; all if none.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Say what the parts are, and measure nothing.")] = False,
     as_json: Json = False,
+    out: Out = LATEST,
 ) -> None:
-    """Metrics and estimators beside their peers, and the papers' training steps beside their floor, as ratios."""
-    import pandas as pd
+    """How fast this is beside its peers and its floors, as ratios; kept in --out, with a page of all that is kept."""
+    from replications import bench as measured
 
-    parts = parts or ["lib", *papers.known()]
-    for part in [part for part in parts if part != "lib"]:
-        papers.load(part)  # a wrong name is told before anything is measured
-    for part in parts:
-        module = importlib.import_module("lib.bench" if part == "lib" else f"replications.{part}.bench")
-        rows = module.measure()
-        if as_json:
-            print(json.dumps({"part": part, "rows": rows}, indent=2))
-        elif part == "lib":
-            print("lib: seconds (medians), and the peer's time as a multiple of ours, median and range over rounds")
-            for row in rows:
-                asked = f"; asked: {row['asked']:.2g}" if row["asked"] else ""
-                agreement = f"; agreement: {row['agreement']}" if row["agreement"] else ""
-                print(f"  {row['work']}: {row['work_s']:.3g} s\n    {row['peer']}: {row['peer_s']:.3g} s;", end=" ")
-                print(f"ratio {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}){asked}{agreement}")
-        else:
-            print(f"{part}: milliseconds a training step (medians); ratios by round, quartiles")
-            print(pd.DataFrame(rows).set_index("case").T.to_string())
+    for part in chosen or []:
+        measured.module_of(part)  # a wrong name is told before anything is measured
+    if listed:
+        print("\n".join(measured.parts()))
+        raise typer.Exit
+    _require_writable(out)
+    for part in chosen or measured.parts():
+        record = measured.measure(part)
+        page = measured.keep(record, out)
+        print(json.dumps(record, indent=2) if as_json else measured.text(record), flush=True)
+    if not as_json:
+        print(f"Open {_shown(page)}")
 
 
 @data_app.command(name="list")

@@ -22,7 +22,7 @@ from lib.reporting.markup import VERDICTS, badge
 from lib.reporting.page import IndexEntry, index_page, render
 from lib.reporting.tables import config_table
 from lib.results import Score, readable_json
-from replications import papers, summary
+from replications import bench, papers, summary
 from replications.papers import Results
 
 ORDER = {"paper": 0, "laptop": 1, "smoke": 2}
@@ -35,7 +35,8 @@ def write_site(root: Path) -> Path:
     """Everything below `root` but the reports themselves and what they hold. Returns the index."""
     reports = [json.loads(path.read_text()) for path in sorted(root.glob("*/*.report.json"))]
     reports.sort(key=lambda r: (ORDER.get(r["preset"], 3), r["preset"], r["paper"]))
-    index_page(root / "index.html", [IndexEntry(href=f"{r['preset']}/{r['paper']}.html", **_told(r)) for r in reports])
+    entries = [IndexEntry(href=f"{r['preset']}/{r['paper']}.html", **_told(r)) for r in reports]
+    index_page(root / "index.html", entries, speed=(root / "bench").is_dir())
     # What smoke computes means nothing, so it stands in no table and has no page.
     studies = list(_studies(root, [r for r in reports if r["preset"] != "smoke"]))
     _write_tables(root, studies)
@@ -43,6 +44,7 @@ def write_site(root: Path) -> Path:
     _write_figures(root)
     render("method.html.j2", root / "method.html", title="Method", significance=f"{SIGNIFICANCE:.1%}")
     _write_runs(root, studies)
+    bench.write_page(root)
     return root / "index.html"
 
 

@@ -106,12 +106,14 @@ class IndexEntry(NamedTuple):
     detail: str = ""  # such as "3 runs, cpu, 2 threads"
 
 
-def index_page(path: Path, entries: Sequence[IndexEntry], *, title: str = "Replication reports") -> None:
-    """Write the page that leads to the reports, in the order of `entries`."""
+def index_page(
+    path: Path, entries: Sequence[IndexEntry], *, title: str = "Replication reports", speed: bool = False
+) -> None:
+    """Write the page that leads to the reports, in the order of `entries`. speed: whether bench.html lies beside it."""
     cards = [{**entry._asdict(), "badges": _counted(entry.verdicts)} for entry in entries]
     totals = [{**card, "verdicts": {word: card["verdicts"].get(word, 0) for word in VERDICTS}} for card in cards]
     totals = [row for row in totals if any(row["verdicts"].values())]
-    render("reports.html.j2", path, title=title, cards=cards, totals=totals, words=VERDICTS)
+    render("reports.html.j2", path, title=title, cards=cards, totals=totals, words=VERDICTS, speed=speed)
 
 
 @functools.cache

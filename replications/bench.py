@@ -1,0 +1,155 @@
+"""`regen bench`: measures, part by part, how fast this is beside its peers and its floors; and the page that shows it.
+
+Each part is a module with `measure() -> rows`. What it found is kept below a root as bench/<part>.json with the machine
+that it was found on, so that parts can be measured on different days and devices, and the site has them on one page.
+"""
+
+import importlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.errors import UserError
+from lib.files import write_atomically
+from lib.reporting.page import render
+from lib.results import readable_json
+from lib.training.provenance import commit, device_name
+from replications import papers
+
+# Module and what its rows are, in the order of the page; the papers' own follow.
+PARTS = {
+    "lib": (
+        "lib.bench",
+        "Metrics and estimators",
+        "The peer's time as a multiple of ours: above 1 the peer takes longer. Peers run at the same settings, and were"
+        " seen to compute the same value first (agreement). Medians, and the range over rounds in which both took"
+        " turns.",
+    ),
+    "growth": (
+        "lib.growth",
+        "How cost grows",
+        "Seconds as one number grows and all else stays; the exponent is the slope of log seconds over log size.",
+    ),
+    "overheads": (
+        "replications.overheads",
+        "What is spent on anything but training",
+        "Checkpoints and provenance as shares of a run's time, and the time from a command to its page where nothing is"
+        " to be computed.",
+    ),
+}
+STEPS = (
+    "Milliseconds of one training step, medians. The floor is the step's bare matrix products; the textbook loop is"
+    " the plain way to write the same step. Ratios are taken within each round: median and quartiles."
+)
+
+
+def parts() -> list[str]:
+    return [*PARTS, *papers.known()]
+
+
+def module_of(part: str) -> str:
+    """Raises UserError for a part that there is not."""
+    if part in PARTS:
+        return PARTS[part][0]
+    papers.load(part)
+    return f"replications.{part}.bench"
+
+
+def measure(part: str) -> dict[str, Any]:
+    """One part's record: its rows and the machine, seconds that the measurement took included."""
+    began = time.monotonic()
+    rows = importlib.import_module(module_of(part)).measure()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {
+        "schema": 1,
+        "part": part,
+        "rows": rows,
+        "measured_on": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "machine": {
+            "devices": sorted({device_name(torch.device("cpu")), device_name(device)}),
+            "cores": os.cpu_count(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__,
+        },
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def keep(record: dict[str, Any], root: Path) -> Path:
+    """Write a part's record below `root`, and the page anew."""
+    write_atomically(root / "bench" / f"{record['part']}.json", readable_json(record))
+    page = write_page(root)
+    assert page is not None
+    return page
+
+
+def write_page(root: Path) -> Path | None:
+    """bench.html of what is kept below `root`; None where nothing is."""
+    found = [_read(path) for part in parts() if (path := root / "bench" / f"{part}.json").is_file()]
+    if not found:
+        return None
+    tables = [_table(record) for record in found]
+    render("bench.html.j2", root / "bench.html", title="Speed", tables=tables)
+    return root / "bench.html"
+
+
+def text(record: dict[str, Any]) -> str:
+    """A part for the terminal: a block a row."""
+    lines = [f"{record['part']}: {record['seconds']:.0f} s of measuring"]
+    for row in record["rows"]:
+        first, *others = row.items()
+        told = "; ".join(f"{name} {cell_text(value)}" for name, value in others if value not in (None, ""))
+        lines.append(f"  {first[1]}: {told}")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no measurement ({error}): delete it and run `regen bench` again.") from None
+    return record
+
+
+def _table(record: dict[str, Any]) -> dict[str, Any]:
+    """A part for the page. Papers' rows have many columns and few cases: there the cases stand side by side."""
+    part, rows, machine = record["part"], record["rows"], record["machine"]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[cell_text(row.get(column)) for column in columns] for row in rows]
+    if part not in PARTS:
+        columns, cells = transposed(columns, cells)
+    return {
+        "slug": part,
+        "title": PARTS[part][1] if part in PARTS else f"Training step of {part}",
+        "words": PARTS[part][2] if part in PARTS else STEPS,
+        "machine": f"{' and '.join(machine['devices'])}, {machine['cores']} cores, {machine['instructions']}, torch"
+        f" {machine['torch']}; {record['measured_on']}, commit {record['commit'][:12]}",
+        "columns": columns,
+        "rows": cells,
+        "file": f"bench/{part}.json",
+    }
+
+
+def transposed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Rows as columns; the first column becomes the head."""
+    whole = list(zip(*[columns, *rows], strict=True))
+    return list(whole[0]), [list(row) for row in whole[1:]]
+
+
+def cell_text(value: Any) -> str:
+    """Three significant digits; three quartiles as the median with the other two in brackets, other lists in a row."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, list):
+        texts = [cell_text(each) for each in value]
+        return f"{texts[1]} ({texts[0]}–{texts[2]})" if len(texts) == 3 else ", ".join(texts)
+    if isinstance(value, float):
+        return f"{value:.3g}" if 1e-3 <= abs(value) < 1e4 or not value else f"{value:.2e}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,76 @@
+"""What is measured is kept with its machine, and the page shows it; the exponent of a power is the power."""
+
+import json
+import time
+
+import pytest
+
+from lib import growth
+from lib.errors import UserError
+from lib.execution import workspace
+from replications import bench, overheads, papers
+
+MACHINE = {"devices": ["a processor"], "cores": 2, "instructions": "AVX2", "torch": "2.14.1"}
+
+
+def record(part, rows):
+    return {"schema": 1, "part": part, "rows": rows, "measured_on": "2026-11-28", "commit": "c" * 40, "seconds": 1.0,
+            "machine": MACHINE}  # fmt: skip
+
+
+def test_every_part_can_be_measured():
+    """Each names a module that has `measure`; the papers' are found by themselves."""
+    assert bench.parts() == [*bench.PARTS, *papers.known()]
+    for part in bench.parts():
+        module = __import__(bench.module_of(part), fromlist=["measure"])
+        assert callable(module.measure), part
+
+
+def test_a_wrong_part_is_told():
+    with pytest.raises(UserError, match="no paper 'libb'"):
+        bench.module_of("libb")
+
+
+def test_the_page_has_every_number_and_its_machine(tmp_path):
+    rows = [{"work": "a <b>", "peer": "theirs", "ratio": 2.345678, "range": [1.0, 2.0, 3.5]}]
+    assert bench.write_page(tmp_path) is None
+    bench.keep(record("lib", rows), tmp_path)
+    steps = [{"case": "20 latents", "step ms": 12.345}, {"case": "200 latents", "step ms": 23.4, "threads": 1234}]
+    page = bench.keep(record("vae2013", steps), tmp_path).read_text()
+    for shown in ("a &lt;b&gt;", "2.35", "2 (1–3.5)", "a processor, 2 cores, AVX2", "commit cccccccccccc", "1,234"):
+        assert shown in page, shown
+    assert page.index('id="lib"') < page.index('id="vae2013"')
+    assert '<th scope="col">20 latents</th>' in page  # cases of a paper stand side by side
+    assert json.loads((tmp_path / "bench/lib.json").read_text())["rows"] == rows
+
+
+def test_a_damaged_measurement_is_told(tmp_path):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/lib.json").write_text("{")
+    with pytest.raises(UserError, match=r"lib\.json is no measurement"):
+        bench.write_page(tmp_path)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 0.5])
+def test_exponent(power):
+    sizes = (500, 1000, 2000, 4000)
+    assert growth.exponent_of(sizes, [3e-6 * n**power for n in sizes]) == pytest.approx(power)
+
+
+def test_a_row_of_growth_takes_each_size_in_every_round():
+    called = []
+    row = growth._row("w", "images", (1, 2), lambda n: lambda: called.append(n))
+    assert called == [1, 2] * (1 + growth.ROUNDS)
+    assert (row["sizes"], len(row["seconds"])) == ([1, 2], 2)
+
+
+def test_checkpoints_are_counted_with_the_time_that_they_take(tmp_path, monkeypatch):
+    """Each writing is made half a second slower; the run stops at once, so only that of the stop is certain."""
+    save = workspace.save_checkpoint
+    monkeypatch.setattr(workspace, "save_checkpoint", lambda *given: (time.sleep(0.5), save(*given)))
+    monkeypatch.setattr(overheads, "TRAINED_SECONDS", 0.1)
+    row = overheads.checkpoint_row("gan2014", "digits-simultaneous", tmp_path)
+    count = int(row["how"].split()[0])
+    assert count >= 1
+    assert 0.5 * count <= row["seconds"] <= row["of seconds"]
+    assert row["share"] == row["seconds"] / row["of seconds"]
