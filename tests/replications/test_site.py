@@ -143,14 +143,16 @@ NAMES = [str(page.relative_to(PUBLISHED)) for page in SAMPLE]
 @pytest.mark.browser
 @pytest.mark.parametrize("page", SAMPLE, ids=NAMES)
 def test_page_opens_quickly_quietly_and_no_wider_than_a_phone(page, browser, load):
-    timing = "const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd - t.startTime"
-    milliseconds = []
-    for _ in range(3):  # the quickest of three: the machine may be busy with something else
+    """The seconds that the page's own process is busy until it is loaded: other work of the machine does not count."""
+    busy = []
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+    for _ in range(5):  # the quickest: who shares caches with others is slow in its own time too
         load(page, 375)
-        milliseconds.append(browser.execute_script(timing))
-        if milliseconds[-1] < 1000:
+        metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        busy.append(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+        if busy[-1] < 1:
             break
-    assert min(milliseconds) < 1000
+    assert min(busy) < 1
     assert browser.get_log("browser") == []
     broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
     assert browser.execute_script(broken) == 0
