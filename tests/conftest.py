@@ -41,7 +41,7 @@ def regen(*arguments: object) -> None:
 def torchrun() -> Callable[..., subprocess.CompletedProcess]:
     """Start a program on two processes, as `torchrun --nproc-per-node 2` does; one that hangs is ended and told."""
 
-    def start(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess:
+    def start(*arguments: object, timeout: float = 400) -> subprocess.CompletedProcess:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         command = [*launcher, *map(str, arguments)]
         env = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}

@@ -38,7 +38,7 @@ def test_all_runs_end_alike_and_the_first_process_writes_them(torchrun: Callable
 def test_when_one_process_ends_the_other_ends_and_says_so(
     what: str, torchrun: Callable[..., Any], tmp_path: Path
 ) -> None:
-    done = torchrun(PROGRAM, tmp_path, what, "fine", timeout=90)
+    done = torchrun(PROGRAM, tmp_path, what, "fine", timeout=200)
     assert done.returncode == 1
     assert "went home" not in done.stdout
     said = {"dies": "Another process of this training has ended", "crashes": "no such column"}[what.split()[0]]
