@@ -27,6 +27,7 @@ ENVIRONMENT = {  # what in results.json decides a run's bits, besides its source
     "deterministic_algorithms": "deterministic algorithms",
     "tf32": "TF32",
     "float32_matmul_precision": "float32 matmul precision",
+    "processes": "processes",
 }
 
 
@@ -123,7 +124,12 @@ def same_bits_expected(old: Finished, new: Finished) -> bool:
     """Whether both runs are the same run on the same kind of machine with the same versions."""
     before, now = old.record["provenance"], new.record["provenance"]
     same_run = old.record["fingerprint"] == new.record["fingerprint"]
-    return same_run and all(before.get(key) == now.get(key) for key in ENVIRONMENT)
+    return same_run and all(_recorded(before, key) == _recorded(now, key) for key in ENVIRONMENT)
+
+
+def _recorded(provenance: Mapping[str, Any], key: str) -> Any:
+    """A run that does not say on how many processes it was trained was trained on one."""
+    return provenance.get(key, 1 if key == "processes" else None)
 
 
 def _differences(old: Finished, new: Finished) -> list[str]:
@@ -133,7 +139,7 @@ def _differences(old: Finished, new: Finished) -> list[str]:
     said += _changes("config", before["config"], now["config"])
     said += _changes("", *({"algorithm version": side["algorithm_version"]} for side in (before, now)))
     for key, label in ENVIRONMENT.items():
-        sides = [side.record["provenance"].get(key) for side in (old, new)]
+        sides = [_recorded(side.record["provenance"], key) for side in (old, new)]
         if label:
             sides = [{label: side} for side in sides]
         said += _changes("", *sides)

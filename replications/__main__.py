@@ -12,12 +12,15 @@ import errno
 from lib.errors import RunFailed, UserError
 
 
-def main() -> None:
-    """Exit codes: 0 done, 1 something failed or fell short, 2 the input was wrong, 130 stopped by Ctrl-C."""
+def main(*first: str) -> None:
+    """Exit codes: 0 done, 1 something failed or fell short, 2 the input was wrong, 130 stopped by Ctrl-C.
+
+    first: arguments before those of the command line.
+    """
     try:
         from replications.command import app
 
-        app()
+        app([*first, *sys.argv[1:]])
     except UserError as error:
         sys.exit(_say(error, 2))
     except RunFailed as error:

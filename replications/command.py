@@ -10,7 +10,9 @@ import typer
 
 from lib.errors import UserError
 from lib.execution.execute import Options, Report
+from lib.execution.executors import accompany, dismiss
 from lib.execution.runs import Run, Store
+from lib.training.processes import joined
 from replications import papers
 from replications.papers import LATEST, PUBLISHED
 
@@ -343,18 +345,18 @@ def _compute(
     out: Path,
     experiments: list[str] | None = None,
 ) -> list[Report]:
-    runs = [run for key in keys for run in papers.plan(key, preset, seeds)]
-    if not runs:
-        from lib.datasets import data_root
-
-        raise UserError(
-            f"There is nothing to run at the preset {preset!r}: it takes data of your own, and there are none in "
-            f"{data_root()}. data/README.md says where they go."
-        )
-    runs = papers.of_experiments(runs, experiments)
-    _require_writable(out)
-    options = Options(device=papers.resolve_device(device), deadline=deadline)
-    return papers.compute_missing(runs, Store(out), options, workers=workers, scheduler=scheduler)
+    with joined(papers.resolve_device(device)) as (processes, where):
+        options = Options(device=where, deadline=deadline, processes=processes)
+        if processes.first:
+            runs = papers.chosen_runs(keys, preset, seeds, experiments)
+            _require_writable(out)
+            reports = papers.compute_missing(runs, Store(out), options, workers=workers, scheduler=scheduler)
+            dismiss(processes)
+        else:
+            accompany(papers.compute, Store(out), options)
+    if not processes.first:
+        raise typer.Exit  # the first one says what became of the runs
+    return reports
 
 
 def _require_writable(folder: Path) -> None:

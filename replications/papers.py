@@ -18,7 +18,7 @@ from lib.claims import Verdict, judge, load_claims
 from lib.datasets import photos
 from lib.errors import UserError
 from lib.execution.execute import Options, Report
-from lib.execution.executors import run_here, run_on_cluster
+from lib.execution.executors import run_here, run_on_cluster, run_together
 from lib.execution.progress import Progress
 from lib.execution.runs import Failed, Finished, Run, Store
 from lib.execution.workspace import Outcome, Workspace
@@ -75,6 +75,19 @@ def default_seeds(preset: str) -> int:
     return 1 if preset == "smoke" else 3
 
 
+def chosen_runs(
+    keys: Sequence[str], preset: str, seeds: int | None = None, experiments: Sequence[str] | None = None
+) -> list[Run]:
+    """The runs of several papers' plans whose experiments match. Raises UserError where there are none."""
+    runs = [run for key in keys for run in plan(key, preset, seeds)]
+    if not runs:
+        raise UserError(
+            f"There is nothing to run at the preset {preset!r}: it takes data of your own, and there are none in "
+            f"{datasets.data_root()}. data/README.md says where they go."
+        )
+    return of_experiments(runs, experiments)
+
+
 def of_experiments(runs: Sequence[Run], patterns: Sequence[str] | None) -> list[Run]:
     """The runs whose experiment matches one of the shell patterns; all where there are none.
 
@@ -116,7 +129,8 @@ def compute_missing(
 ) -> list[Report]:
     """Compute what the store lacks, on one worker a core (one in all on an accelerator) unless `workers` says else.
 
-    Finished runs are reported as kept without starting anything.
+    Finished runs are reported as kept without starting anything. With several options.processes there are no workers:
+    runs that the paper can split are trained by all of them, one after the other, and the rest by this one.
     """
     runs = [_with_digests(run) for run in runs]
     missing = [run for run in runs if store.state(run) not in ("finished", "failed")]
@@ -125,14 +139,36 @@ def compute_missing(
         return there
     for name in sorted({name for run in missing for name in run.data}):
         _read(name)  # absent or corrupt data is told once, here, before any worker starts
-    if workers is None:
+    together = not options.processes.alone
+    if together:  # their number is torchrun's
+        if workers not in (None, 1) or scheduler is not None:
+            raise UserError("torchrun's processes train one run together: leave out --workers and --scheduler.")
+        _require_equal_shares(missing, options.processes.world)
+        workers = 1
+    elif workers is None:
         smoke = all(run.preset == "smoke" for run in missing)  # shorter than a worker's start
         alone = smoke or options.device != "cpu" or find_spec("distributed") is None
         workers = 1 if alone else min(os.cpu_count() or 1, len(missing))
     with Progress(missing) as progress:
+        if together:
+            return there + run_together(missing, compute, store, options, progress, splits)
         if workers == 1 and scheduler is None:
             return there + run_here(missing, compute, store, options, progress)
         return there + run_on_cluster(missing, compute, store, options, progress, workers=workers, scheduler=scheduler)
+
+
+def splits(run: Run) -> bool:
+    """Whether several processes can train this run together: its paper lists the config in SPLIT."""
+    return isinstance(run.config, getattr(load(run.paper).package, "SPLIT", ()))
+
+
+def _require_equal_shares(runs: Sequence[Run], world: int) -> None:
+    for run in runs:
+        if splits(run) and run.config.batch % world:
+            raise UserError(
+                f"{run.name} has minibatches of {run.config.batch}, which do not divide among {world} processes: "
+                "start a number that divides it, or choose other runs by --experiment."
+            )
 
 
 def _read(name: str) -> str:

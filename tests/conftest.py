@@ -38,6 +38,25 @@ def regen(*arguments: object) -> None:
 
 
 @pytest.fixture(scope="session")
+def torchrun() -> Callable[..., subprocess.CompletedProcess]:
+    """Start a program on two processes, as `torchrun --nproc-per-node 2` does; one that hangs is ended and told."""
+
+    def start(*arguments: object, timeout: float = 400) -> subprocess.CompletedProcess:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [*launcher, *map(str, arguments)]
+        env = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=-1, stderr=-1, text=True) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # torchrun then ends its processes, which are in sessions of their own
+                pytest.fail(f"still running after {timeout} s: {process.communicate(timeout=60)[1]}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke runs of all papers, computed once for all tests as a user would. Not to be written to: copy it."""
     base = tmp_path_factory.getbasetemp()

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from lib.errors import RunFailed, UserError
 from lib.execution.runs import Run, Store, history_csv, write_sums
 from lib.execution.workspace import CHECKPOINT, Diverged, Outcome, OutOfTime, Workspace
 from lib.results import readable_json, score_to_json
+from lib.training.processes import ALONE, Processes
 from lib.training.provenance import commit, peak_memory_bytes, stable_provenance
 
 Compute = Callable[[Run, Workspace], Outcome]
@@ -31,6 +33,7 @@ class Options(NamedTuple):
     device: str = "cpu"
     checkpoint_seconds: float = 10.0
     deadline: float | None = None  # time.time() at which to stop
+    processes: Processes = ALONE  # those that train one run together; their number does move bits
 
 
 class Report(NamedTuple):
@@ -99,16 +102,19 @@ def execute(
             checkpoint_seconds=options.checkpoint_seconds,
             deadline=options.deadline,
             progress=progress,
+            processes=options.processes,
         )
         try:
             with deterministic(options.device):
                 provenance = stable_provenance(run.paper, torch.device(options.device))
                 outcome = compute(run, workspace)
+            provenance["processes"] = _processes(workspace)
             _finish(store, run, _finished_files(run, outcome, provenance), workspace, provenance)
             return Report(run, "finished", workspace.seconds, said)
         except OutOfTime as stopped:
             return Report(run, "out of time", workspace.seconds, str(stopped))
         except Diverged as diverged:
+            provenance["processes"] = _processes(workspace)
             _finish(store, run, _failed_files(diverged), workspace, provenance)
             return Report(run, "failed", workspace.seconds, diverged.reason)
         except (OSError, RunFailed, UserError):
@@ -133,6 +139,14 @@ def _alone(lock_path: Path, deadline: float | None) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _processes(workspace: Workspace) -> int | str:
+    """How many processes trained the run: "1, 2 from step 30" where two went on from a checkpoint of one."""
+    said = str(workspace.worlds[0])
+    for (before, world), step in zip(pairwise(workspace.worlds), workspace.resumed_at, strict=True):
+        said += f", {world} from step {step}" if world != before else ""
+    return int(said) if said.isdigit() else said
 
 
 def _reason(store: Store, run: Run) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lib.errors import RunFailed
 from lib.results import Score
 from lib.training.checkpoints import load_checkpoint, restore_, save_checkpoint, training_tensors
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import Streams
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -32,6 +33,10 @@ class OutOfTime(Exception):
     """The time budget is spent; the checkpoint is written and the same command goes on from it."""
 
 
+class Accompanied(Exception):
+    """This process has done its part of a run; the first one goes on with it alone."""
+
+
 class Diverged(RunFailed):
     """A loss or parameter left the finite numbers."""
 
@@ -45,7 +50,8 @@ class Workspace:
 
     checkpoint_seconds: at least so long between two checkpoints, and longer where they are large and writing them would
     take more than MOST_KEEPING of the time; 0 is after every step. deadline: time.time() at which to stop, or None.
-    progress: called with (steps done, steps in all) at most twice a second.
+    progress: called with (steps done, steps in all) at most twice a second. processes: those that train this run
+    together; only the first of them reads and writes the folder.
     """
 
     def __init__(
@@ -57,11 +63,14 @@ class Workspace:
         checkpoint_seconds: float = 10.0,
         deadline: float | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.folder, self.device, self.streams = folder, torch.device(device), Streams(seed, device)
         self._pause, self.deadline, self._progress = checkpoint_seconds, deadline, progress
         self.seconds_before = 0.0  # wall seconds that earlier, interrupted attempts put into the checkpoint
         self.resumed_at: list[int] = []
+        self.worlds = [processes.world]  # of each attempt that the run consists of: how many processes it had
         self._began = self._kept = self._shown = time.monotonic()
 
     @property
@@ -71,24 +80,36 @@ class Workspace:
 
     def resume_(self, **parts: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
         """Put the last checkpoint into `parts`; return its state, {"step": 0, "history": []} where there is none."""
-        checkpoint = load_checkpoint(self.folder / CHECKPOINT, self.device)
-        if checkpoint is None:
+        live = training_tensors(**parts)
+
+        def from_disk() -> dict[str, Any] | None:
+            checkpoint = load_checkpoint(self.folder / CHECKPOINT, self.device)
+            if checkpoint is None:
+                return None
+            restore_(live, checkpoint.tensors)
+            return checkpoint.state
+
+        state = self.processes.told(from_disk)
+        if state is None:
             return {"step": 0, "history": []}
-        restore_(training_tensors(**parts), checkpoint.tensors)
-        self.seconds_before = checkpoint.state.pop("seconds")
-        self.resumed_at = [*checkpoint.state.pop("resumed_at"), checkpoint.state["step"]]
-        return checkpoint.state
+        self.processes.copy_(live.values())
+        self.seconds_before = state.pop("seconds")
+        self.resumed_at = [*state.pop("resumed_at"), state["step"]]
+        self.worlds = [*state.pop("worlds", [1]), self.processes.world]
+        return state
 
     def keep(self, state: Mapping[str, Any], total: int, **parts: nn.Module | torch.optim.Optimizer) -> None:
         """Call after every step with the state to go on from: {"step": steps done, "history": rows, ...}.
 
         Writes a checkpoint when one is due, shows progress, and raises OutOfTime, checkpoint written, past the
-        deadline. Costs one clock reading otherwise, and never waits for the device.
+        deadline. Costs one clock reading otherwise, and never waits for the device. Of several processes the first does
+        all that, and tells the others whether it is late.
         """
         now = time.monotonic()
-        late = self.deadline is not None and time.time() >= self.deadline
-        if late or now - self._kept >= self._pause:
-            extra = {"seconds": self.seconds, "resumed_at": self.resumed_at}
+        deadline = self.deadline
+        late = deadline is not None and self.processes.told(lambda: time.time() >= deadline)
+        if self.processes.first and (late or now - self._kept >= self._pause):
+            extra = {"seconds": self.seconds, "resumed_at": self.resumed_at, "worlds": self.worlds}
             save_checkpoint(self.folder / CHECKPOINT, training_tensors(**parts), {**state, **extra})
             self._kept = time.monotonic()
             if self._pause:
@@ -98,6 +119,11 @@ class Workspace:
             self._shown = now
         if late:
             raise OutOfTime(f"out of time after step {state['step']} of {total}")
+
+    def leave_scores_to_the_first(self) -> None:
+        """Call after a training: of several processes, only the first goes on. So scores count each image once."""
+        if not self.processes.first:
+            raise Accompanied
 
 
 def require_finite(value: float, what: str, step: int, history: list[dict[str, float]]) -> float:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lib.training.checkpoints import restore_
+from lib.training.processes import ALONE, Processes
 
 WARM_UPS = 3  # as PyTorch's own make_graphed_callables: libraries choose their kernels and workspaces in these
 
@@ -18,17 +19,26 @@ class CapturedStep:
     numbers and never reads a value back to the host; what it needs of either comes in `inputs`, tensors of fixed shapes
     on the device. Numbers that are no tensors (a learning rate of fused SGD) are frozen into the record: call `renew`
     when one changes. What `step` returns lives in the record's memory, and the next call overwrites it.
-    The same kernels run as without the record, in the same order.
+    The same kernels run as without the record, in the same order. On several processes nothing is recorded.
     """
 
-    def __init__(self, step: Callable[..., Any], tensors: Mapping[str, Tensor], device: torch.device) -> None:
-        self._step, self._tensors, self._on_cuda = step, tensors, device.type == "cuda"
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        tensors: Mapping[str, Tensor],
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
+        self._step, self._tensors = step, tensors
+        # NCCL's messages can be recorded too, but this project has had no machine of two GPUs to try it on: there each
+        # step is launched kernel by kernel, which is slower and safe.
+        self._recorded = device.type == "cuda" and processes.alone
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._result: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
-        if not self._on_cuda:
+        if not self._recorded:
             return self._step(*inputs)
         if self._graph is None:
             self._capture(inputs)

@@ -1,6 +1,7 @@
 """Zhu, Park, Isola and Efros 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks".
 
-arXiv 1703.10593. What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`.
+arXiv 1703.10593. What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`;
+and `SPLIT`, the configs whose minibatches several processes can share.
 """
 
 from lib.execution.runs import Run
@@ -9,7 +10,9 @@ from replications.cyclegan2017 import anchors, evaluate, mixtures, networks
 from replications.cyclegan2017.config import AnchorsConfig, MixturesConfig, NetworksConfig, TranslationConfig
 from replications.cyclegan2017.presets import PRESETS, plan
 
-__all__ = ["PRESETS", "compute", "plan"]
+__all__ = ["PRESETS", "SPLIT", "compute", "plan"]
+
+SPLIT = (TranslationConfig,)
 
 
 def compute(run: Run, workspace: Workspace) -> Outcome:

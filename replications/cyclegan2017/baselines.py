@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lib.losses.adversarial import least_squares_loss
 from lib.metrics import extractor
 from lib.models.patch_discriminator import PatchDiscriminator
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import Streams
 from replications.cyclegan2017.config import TranslationConfig
 from replications.cyclegan2017.networks import build_discriminator, build_generator, draw_weights_
@@ -26,19 +27,25 @@ BANK, SEARCH_STEPS, SEARCH_RATE = 2000, 10, 0.05  # ours: of CoGAN's search for 
 SEARCHED_AT_ONCE = 250
 
 
-def method_of(config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device) -> Method:
+def method_of(
+    config: TranslationConfig,
+    channels: tuple[int, int],
+    streams: Streams,
+    device: torch.device,
+    processes: Processes = ALONE,
+) -> Method:
     """The method that the config names, its networks drawn and its optimisers ready."""
     if config.method in ("cyclegan", "simgan"):
-        return cyclegan(config, channels, streams, device)
+        return cyclegan(config, channels, streams, device, processes=processes)
     if config.method == "feature":
-        return cyclegan(config, channels, streams, device, to_input_loss=feature_distance(device))
+        return cyclegan(config, channels, streams, device, feature_distance(device, processes), processes)
     builders = {"pix2pix": pix2pix, "bigan": bigan, "cogan": cogan}
     if config.method not in builders:
         raise ValueError(f"{config.method!r} is no method: cyclegan, simgan, feature, {', '.join(builders)}")
-    return builders[config.method](config, channels, streams, device)
+    return builders[config.method](config, channels, streams, device, processes)
 
 
-def feature_distance(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+def feature_distance(device: torch.device, processes: Processes = ALONE) -> Callable[[Tensor, Tensor], Tensor]:
     """Mean |phi(x) - phi(y)| over entries, (), for images (B, 3, H, W) in -1 .. 1: the "feature loss".
 
     phi: the third stage of efficientnet-lite0, each entry over the mean size of phi(y).
@@ -53,7 +60,9 @@ def feature_distance(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]
     def distance(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
             target = phi(y)
-        return (phi(x) - target).abs().mean() / target.abs().mean()
+            size = target.abs().mean()
+        processes.mean_(size)  # of the whole minibatch: a mean of ratios is not the ratio of means
+        return (phi(x) - target).abs().mean() / size
 
     return distance
 
@@ -67,7 +76,9 @@ def descend(players: Players, loss: Tensor) -> None:
     players.step()
 
 
-def pix2pix(config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device) -> Method:
+def pix2pix(
+    config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device, processes: Processes
+) -> Method:
     """Isola et al. 2017: pairs are known; D sees input and output together; L1 to the truth, weight config.paired."""
     # DEVIATION cyclegan2017-D31: CycleGAN's networks and least squares, where pix2pix has a U-Net and cross-entropy.
     a, b = channels
@@ -75,7 +86,8 @@ def pix2pix(config: TranslationConfig, channels: tuple[int, int], streams: Strea
     to_a = build_generator(config, b, a, streams, "to_a")
     judge_b = build_discriminator(config, a + b, streams, "judge_b")
     judge_a = build_discriminator(config, a + b, streams, "judge_a")
-    translators, judges = Players(config, to_b, to_a), Players(config, judge_a, judge_b)
+    translators = Players(config, to_b, to_a, processes=processes)
+    judges = Players(config, judge_a, judge_b, processes=processes)
 
     def update(x: Tensor, y: Tensor, step: int) -> Tensor:
         fake_b, fake_a = to_b(x), to_a(y)
@@ -96,7 +108,9 @@ def pix2pix(config: TranslationConfig, channels: tuple[int, int], streams: Strea
     return Method(to_b, to_a, update, ("fooled", "paired", "discriminator_b", "discriminator_a"), parts)
 
 
-def bigan(config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device) -> Method:
+def bigan(
+    config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device, processes: Processes
+) -> Method:
     """BiGAN/ALI (Donahue et al., Dumoulin et al. 2017) with an image in the latent's place, as section 5.1.3 has it.
 
     One discriminator sees pairs: (a, G(a)) against (F(b), b). G and F together make the two alike.
@@ -105,7 +119,8 @@ def bigan(config: TranslationConfig, channels: tuple[int, int], streams: Streams
     to_b = build_generator(config, a, b, streams, "to_b")
     to_a = build_generator(config, b, a, streams, "to_a")
     judge = build_discriminator(config, a + b, streams, "judge_b")
-    translators, judges = Players(config, to_b, to_a), Players(config, judge)
+    translators = Players(config, to_b, to_a, processes=processes)
+    judges = Players(config, judge, processes=processes)
 
     def update(x: Tensor, y: Tensor, step: int) -> Tensor:
         forward, backward = torch.cat([x, to_b(x)], 1), torch.cat([to_a(y), y], 1)
@@ -130,19 +145,21 @@ class Coupled(NamedTuple):
     judge_shared: nn.Module
 
 
-def cogan(config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device) -> Method:
+def cogan(
+    config: TranslationConfig, channels: tuple[int, int], streams: Streams, device: torch.device, processes: Processes
+) -> Method:
     """CoGAN (Liu and Tuzel 2016): two GANs of noise; generators share the first layers, discriminators the last.
 
     To translate, the latent that makes the input is searched by its squared error and shown to the other domain's head.
     """
     # NOTE cyclegan2017-N31: DCGAN-like networks of config's widths; the search: the best of 2,000 draws, then 10 steps.
     nets = coupled(config, channels, streams, device)
-    generators = Players(config, nets.trunk, nets.head_a, nets.head_b)
-    judges = Players(config, nets.judge_a, nets.judge_b, nets.judge_shared)
+    generators = Players(config, nets.trunk, nets.head_a, nets.head_b, processes=processes)
+    judges = Players(config, nets.judge_a, nets.judge_b, nets.judge_shared, processes=processes)
 
     def update(x: Tensor, y: Tensor, step: int) -> Tensor:
-        z = torch.randn(len(x), N_LATENT, generator=streams.at("latent", step), device=device)
-        h = nets.trunk(z)
+        z = torch.randn(len(x) * processes.world, N_LATENT, generator=streams.at("latent", step), device=device)
+        h = nets.trunk(processes.share(z))
         fakes = nets.head_a(h), nets.head_b(h)
         ends = nets.judge_a, nets.judge_b
         fooled = sum(least_squares_loss(nets.judge_shared(d(fake)), 1) for d, fake in zip(ends, fakes, strict=True))

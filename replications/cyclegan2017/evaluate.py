@@ -45,8 +45,9 @@ def translation(config: TranslationConfig, workspace: Workspace) -> Outcome:
     loaded = load(config, workspace.device)
     domains, streams = loaded.domains, workspace.streams
     channels = domains.a.shape[1], domains.b.shape[1]
-    method = method_of(config, channels, streams, workspace.device)
+    method = method_of(config, channels, streams, workspace.device, workspace.processes)
     trained = train(method, config, domains, workspace)
+    workspace.leave_scores_to_the_first()
     to_b, to_a = translator(method.to_b), translator(method.to_a)
     fake_b, fake_a = to_b(domains.test_a), to_a(domains.test_b)
     backs = (None, None) if config.method == "cogan" else (to_a(fake_b), to_b(fake_a))

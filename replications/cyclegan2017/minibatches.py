@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import UserError
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import MinibatchOrder, Streams, stream_seed
 from replications.cyclegan2017.config import TranslationConfig
 from replications.cyclegan2017.domains import Domains
@@ -13,12 +14,20 @@ class Minibatches:
     """`minibatches(step)` -> a (B, C, S, S) and b, float32 in -1 .. 1, channels last; a function of seed and step.
 
     An epoch of a domain is one permutation of it; of a domain that batch does not divide, the last images are left out.
-    paired: b's rows, crops and mirrorings are a's. Raises UserError for domains that are smaller than a minibatch, and
-    ValueError for images of another side than config says.
+    paired: b's rows, crops and mirrorings are a's. Of several processes each gets its share of B.
+    Raises UserError for domains that are smaller than a minibatch, and ValueError for images of another side than
+    config says.
     """
 
-    def __init__(self, config: TranslationConfig, domains: Domains, streams: Streams, paired: bool = False) -> None:
-        self.config, self.streams = config, streams
+    def __init__(
+        self,
+        config: TranslationConfig,
+        domains: Domains,
+        streams: Streams,
+        paired: bool = False,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.config, self.streams, self.processes = config, streams, processes
         self.images = {"a": domains.a, "b": domains.b}
         self.paired = paired
         side = config.crop_from or config.side
@@ -47,9 +56,10 @@ class Minibatches:
         if config.crop_from or config.flip:
             rng = self.streams.at(f"crop {'a' if self.paired else name}", step)
             chance = torch.rand(3, len(rows), generator=rng, device=images.device)
-            taken = crops(images, rows, config.side, chance, config.flip)
+            chance = self.processes.share(chance, dim=1)
+            taken = crops(images, self.processes.share(rows), config.side, chance, config.flip)
         else:
-            taken = images.index_select(0, rows).contiguous(memory_format=torch.channels_last)
+            taken = images.index_select(0, self.processes.share(rows)).contiguous(memory_format=torch.channels_last)
         return taken.float().div_(127.5).sub_(1)
 
 

@@ -16,6 +16,7 @@ from lib.models.flat import FlatParameters
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.optimizers import with_state
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import Streams
 from replications.cyclegan2017.config import TranslationConfig
 from replications.cyclegan2017.domains import Domains
@@ -32,7 +33,8 @@ class Method(NamedTuple):
     """What a method hands to the loop.
 
     update: (a, b, step) -> losses (len(columns),) on the device, detached: one step on minibatches in -1 .. 1, `step`
-    counted from 0. parts: every module and optimiser that training changes; the optimisers' rate is set by the loop.
+    counted from 0. Of several processes each is given its share, and returns the losses of that.
+    parts: every module and optimiser that training changes; the optimisers' rate is set by the loop.
     """
 
     to_b: Translator
@@ -50,7 +52,8 @@ class Trained(NamedTuple):
 class Players:
     """Networks under one Adam, their parameters one vector and their gradients another."""
 
-    def __init__(self, config: TranslationConfig, *networks: nn.Module) -> None:
+    def __init__(self, config: TranslationConfig, *networks: nn.Module, processes: Processes = ALONE) -> None:
+        self.processes = processes
         self.flat = FlatParameters(nn.ModuleList(networks))
         vector = self.flat.vector
         on_cuda = vector.device.type == "cuda"
@@ -68,7 +71,8 @@ class Players:
         torch.autograd.backward(loss, inputs=self.flat.parameters)
 
     def step(self) -> None:
-        """Update by what was added since the last update."""
+        """Update by what was added since the last update, the mean of it over processes."""
+        self.processes.mean_(self.gradient)
         self.optimizer.step()
         self.gradient.zero_()
 
@@ -93,7 +97,8 @@ class Direction(NamedTuple):
     there: nn.Module  # the translator
     back: nn.Module  # the other one
     judge: nn.Module  # discriminator of domain `to`
-    pool: ImagePool  # of translated images
+    pool: ImagePool  # of translated images; every process fills one with the images of all
+    processes: Processes
 
     def objective(
         self, x: Tensor, y: Tensor, weights: dict[str, float], to_input_loss: Loss
@@ -116,7 +121,8 @@ class Direction(NamedTuple):
     def judge_loss(self, y: Tensor, fake: Tensor, chance: Tensor) -> Tensor:
         """() of y of domain `to`, as real, and of translated images from the pool, as not."""
         # NOTE cyclegan2017-N2: halved as in the paper and in PyTorch; Lua halves only the number that it prints.
-        return 0.5 * (least_squares_loss(self.judge(y), 1) + least_squares_loss(self.judge(self.pool(fake, chance)), 0))
+        shown = self.processes.share(self.pool(self.processes.gather(fake), chance))
+        return 0.5 * (least_squares_loss(self.judge(y), 1) + least_squares_loss(self.judge(shown), 0))
 
 
 def cyclegan(
@@ -125,6 +131,7 @@ def cyclegan(
     streams: Streams,
     device: torch.device,
     to_input_loss: Loss = l1_loss,
+    processes: Processes = ALONE,
 ) -> Method:
     """CycleGAN, and by config's weights its ablations and SimGAN. channels: of A's images and of B's.
 
@@ -134,8 +141,9 @@ def cyclegan(
     if channels[0] != channels[1] and (config.identity or config.to_input):
         raise ValueError(f"identity and to_input compare images of A and B, which have {channels} channels")
     nets, weights = build(config, channels, streams), weights_of(config)
-    directions = directions_of(nets, config, channels, device)
-    translators, judges = Players(config, nets.to_b, nets.to_a), Players(config, nets.judge_b, nets.judge_a)
+    directions = directions_of(nets, config, channels, device, processes)
+    translators = Players(config, nets.to_b, nets.to_a, processes=processes)
+    judges = Players(config, nets.judge_b, nets.judge_a, processes=processes)
     parts: dict[str, Any] = {"to_b": nets.to_b, "to_a": nets.to_a, "optimizer": translators.optimizer}
     columns = tuple(weights)
     if config.adversarial:
@@ -163,10 +171,11 @@ def cyclegan(
             judges.step()
         return torch.stack([found[name] for name in columns])
 
-    captured = CapturedStep(step, training_tensors(**parts), device)
+    captured = CapturedStep(step, training_tensors(**parts), device, processes)
 
     def update(a: Tensor, b: Tensor, number: int) -> Tensor:
-        chances = [d.pool.draw(len(a), streams.at(f"pool {d.to}", number)) for d in directions if config.adversarial]
+        n = len(a) * processes.world
+        chances = [d.pool.draw(n, streams.at(f"pool {d.to}", number)) for d in directions if config.adversarial]
         losses: Tensor = captured(a, b, *chances)
         return losses
 
@@ -174,12 +183,12 @@ def cyclegan(
 
 
 def directions_of(
-    nets: Nets, config: TranslationConfig, channels: tuple[int, int], device: torch.device
+    nets: Nets, config: TranslationConfig, channels: tuple[int, int], device: torch.device, processes: Processes
 ) -> tuple[Direction, Direction]:
     """A to B, and B to A."""
     pools = [ImagePool(config.pool, (c, config.side, config.side), device) for c in channels]
-    forth = Direction("a", "b", nets.to_b, nets.to_a, nets.judge_b, pools[1])
-    return forth, Direction("b", "a", nets.to_a, nets.to_b, nets.judge_a, pools[0])
+    forth = Direction("a", "b", nets.to_b, nets.to_a, nets.judge_b, pools[1], processes)
+    return forth, Direction("b", "a", nets.to_a, nets.to_b, nets.judge_a, pools[0], processes)
 
 
 class Record(nn.Module):
@@ -194,7 +203,8 @@ class Record(nn.Module):
 
 def train(method: Method, config: TranslationConfig, domains: Domains, workspace: Workspace) -> Trained:
     """config.n_steps updates on unpaired minibatches, paired for pix2pix; goes on from the workspace's checkpoint."""
-    minibatches = Minibatches(config, domains, workspace.streams, paired=config.method == "pix2pix")
+    processes = workspace.processes
+    minibatches = Minibatches(config, domains, workspace.streams, config.method == "pix2pix", processes)
     record = Record(len(method.columns), workspace.device)
     parts = {**method.parts, "record": record}
     optimizers = [part for part in method.parts.values() if isinstance(part, torch.optim.Optimizer)]
@@ -202,7 +212,9 @@ def train(method: Method, config: TranslationConfig, domains: Domains, workspace
     state = workspace.resume_(**parts)
     for step in range(state["step"], config.n_steps):
         set_rate_(optimizers, rate(config, step))
-        record.sums += method.update(*minibatches(step), step)
+        losses = method.update(*minibatches(step), step)
+        processes.mean_(losses)
+        record.sums += losses
         state["step"] = step + 1
         if step + 1 in rows:
             _add_row(state, record, method, config)

@@ -1,6 +1,7 @@
 """Goodfellow et al. 2014, "Generative Adversarial Nets" (arXiv 1406.2661).
 
-What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`.
+What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`; and
+`SPLIT`, the configs whose minibatches several processes can share.
 """
 
 from typing import Any
@@ -37,7 +38,9 @@ from replications.gan2014.config import (
 from replications.gan2014.networks import n_parameters
 from replications.gan2014.presets import PRESETS, plan
 
-__all__ = ["PRESETS", "compute", "plan"]
+__all__ = ["PRESETS", "SPLIT", "compute", "plan"]
+
+SPLIT = (GanConfig, DcganConfig, StackedConfig)
 
 
 def compute(run: Run, workspace: Workspace) -> Outcome:
@@ -72,6 +75,7 @@ def _gan(config: GanConfig, workspace: Workspace) -> Outcome:
     data = datasets.load(config.data)
     rows = evaluate.rows_for(config, data, workspace.device)
     training = train.train(config, rows, tuple(data.images.shape[1:]), workspace)
+    workspace.leave_scores_to_the_first()
     scores, facts = evaluate.evaluate(training, rows, data, config, workspace.streams)
     parameters = {name: n_parameters(net) for name, net in training.nets._asdict().items()}
     told: dict[str, Any] = {"parameters": parameters, "chosen_epoch": training.chosen_epoch}

@@ -11,11 +11,13 @@ from lib.execution.workspace import Outcome, Workspace, require_finite
 from lib.losses.adversarial import discriminator_loss, nonsaturating_loss
 from lib.metrics import to_uint8
 from lib.metrics.quality import quality
+from lib.models.batch_norm import share_batch_norm_
 from lib.models.dcgan import DcganDiscriminator, DcganGenerator, draw_weights_, pack, to_unit_range
 from lib.reporting.sheets import image_sheet
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.optimizers import with_state
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import MinibatchOrder, Streams, generator
 from replications.gan2014.config import DcganConfig, StackedConfig
 from replications.gan2014.splits import HELD_OUT, reference_images, reference_split
@@ -61,31 +63,35 @@ def uniform_noise(n: int, n_latent: int, generator: torch.Generator) -> Tensor:
     return torch.rand(n, n_latent, generator=generator, device=generator.device).mul_(2).sub_(1)
 
 
-def discriminator_update(nets: Dcgan, real: Tensor, noise: Tensor, n_pack: int = 1) -> Tensor:
+def discriminator_update(
+    nets: Dcgan, real: Tensor, noise: Tensor, n_pack: int = 1, processes: Processes = ALONE
+) -> Tensor:
     """One update of the discriminator alone. real: (B, C, H, H) in -1 .. 1, noise: (B, Z), B a multiple of n_pack.
 
-    Returns (3,): the loss in nats, mean D on real and mean D on generated images, before the update, on the device.
+    Returns (3,): the loss in nats, mean D on real and mean D on generated images, before the update, on the device. Of
+    several processes each takes its share of real and noise, and returns what it found on that.
     """
     with torch.no_grad():
         fake = nets.generator(noise)
     # NOTE gan2014-N50: two passes, so that batch norm never sees real and generated images in one batch.
     on_real, on_fake = nets.discriminator(pack(real, n_pack)), nets.discriminator(pack(fake, n_pack))
     loss = discriminator_loss(on_real, on_fake)
-    _descend(nets.discriminator_adam, loss)
+    _descend(nets.discriminator_adam, loss, processes)
     return torch.stack([loss, on_real.sigmoid().mean(), on_fake.sigmoid().mean()]).detach()
 
 
-def generator_update(nets: Dcgan, noise: Tensor, n_pack: int = 1) -> Tensor:
+def generator_update(nets: Dcgan, noise: Tensor, n_pack: int = 1, processes: Processes = ALONE) -> Tensor:
     """One update of the generator alone, by the non-saturating loss, which is returned: () nats, before the update."""
     loss = nonsaturating_loss(nets.discriminator(pack(nets.generator(noise), n_pack)))
-    _descend(nets.generator_adam, loss)
+    _descend(nets.generator_adam, loss, processes)
     return loss.detach()
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, processes: Processes) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=parameters)  # gradients of the other network's weights are not even computed
+    processes.mean_(*(parameter.grad for parameter in parameters))
     optimizer.step()
 
 
@@ -117,23 +123,28 @@ def train(
     real_images: row numbers (B,) of 0 .. n_images - 1 -> uint8 (B, C, H, H), on the device.
     """
     n_pack, n_updates = (config.n_pack, config.generator_updates) if isinstance(config, StackedConfig) else (1, 1)
-    n = config.batch * n_pack
+    n, processes = config.batch * n_pack, workspace.processes
+    for network in (nets.generator, nets.discriminator):
+        share_batch_norm_(network, processes)
     order = MinibatchOrder(workspace.streams.seed, n_images // n * n, n, workspace.device)
     means, due = Means(workspace.device), curve_steps(config.n_steps)
     parts = {**nets._asdict(), "means": means}
     state: dict[str, Any] = workspace.resume_(**parts)
 
     def play(images: Tensor, noise: Tensor) -> None:
-        played = discriminator_update(nets, to_unit_range(images), noise[:n], n_pack)
-        for z in noise[n:].split(n):
-            generator_loss = generator_update(nets, z, n_pack)
-        means.sums += torch.cat([played[:1], generator_loss[None], played[1:]])
+        played = discriminator_update(nets, to_unit_range(images), noise[0], n_pack, processes)
+        for z in noise[1:]:
+            generator_loss = generator_update(nets, z, n_pack, processes)
+        found = torch.cat([played[:1], generator_loss[None], played[1:]])
+        processes.mean_(found)
+        means.sums += found
 
-    update = CapturedStep(play, training_tensors(**parts), workspace.device)
+    update = CapturedStep(play, training_tensors(**parts), workspace.device, processes)
     for step in range(state["step"], config.n_steps):
         # NOTE gan2014-N52: alternating, fresh noise for each update, as Algorithm 1 has it.
         noise = uniform_noise(n * (1 + n_updates), config.n_latent, workspace.streams.at("noise", step))
-        update(real_images(order(step)), noise)
+        shares = processes.share(noise.view(1 + n_updates, n, -1), dim=1)
+        update(real_images(processes.share(order(step))), shares)
         state["step"] = step + 1
         if step + 1 in due:
             point = means.take(step + 1 - (state["history"][-1]["step"] if state["history"] else 0))
@@ -176,6 +187,7 @@ def dcgan(config: DcganConfig, workspace: Workspace) -> Outcome:
     untrained = generate(nets.generator, len(real), streams)
     nets.generator.train()
     history = train(nets, lambda rows: images.index_select(0, rows), len(images), config, workspace)
+    workspace.leave_scores_to_the_first()
     generated = generate(nets.generator, len(real), streams)
     protocol = {
         "data": data.name,

@@ -21,6 +21,7 @@ def stacked(config: StackedConfig, workspace: Workspace) -> Outcome:
     channels, side = images.index.shape[1], images.images.shape[-1]
     nets = build(config, (channels, side, side), streams)
     history = train(nets, images, len(images), config, workspace)
+    workspace.leave_scores_to_the_first()
     generated = generate(nets.generator, config.n_samples, streams)
     real = Stacked(data.split("test")[0].to(device), config.n_samples, generator(streams.seed, "stacked real images"))
     rows = torch.arange(len(real), device=device)

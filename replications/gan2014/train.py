@@ -16,6 +16,7 @@ from lib.likelihood import select_bandwidth
 from lib.losses.adversarial import discriminator_loss, minimax_loss, nonsaturating_loss
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import MinibatchOrder, Streams
 from replications.gan2014.config import GanConfig
 from replications.gan2014.networks import Nets, build
@@ -36,8 +37,13 @@ class Optimizers(NamedTuple):
     discriminator: torch.optim.SGD
 
 
-def simultaneous_step(nets: Nets, optimizers: Optimizers, config: GanConfig, x: Tensor, noise: Noise) -> None:
-    """Both networks move at once, from the same point and by the same fakes, as in the authors' code."""
+def simultaneous_step(
+    nets: Nets, optimizers: Optimizers, config: GanConfig, x: Tensor, noise: Noise, processes: Processes = ALONE
+) -> None:
+    """Both networks move at once, from the same point and by the same fakes, as in the authors' code.
+
+    x and noise: the minibatch, or this process's share of it.
+    """
     generator, discriminator = nets
     for_real, for_fake = dropout_masks(noise.dropout, discriminator.mask_widths, config)
     fake = generator(noise.z)  # (m, D)
@@ -46,12 +52,20 @@ def simultaneous_step(nets: Nets, optimizers: Optimizers, config: GanConfig, x: 
     fake_logits = discriminator(fake, for_fake)
     ascent = _gradients(discriminator_loss(real_logits, fake_logits), discriminator, keep=True)
     descent = _gradients(nonsaturating_loss(fake_logits), generator)
+    processes.mean_(*ascent)
+    processes.mean_(*descent)
     _apply(optimizers.discriminator, discriminator, ascent)
     _apply(optimizers.generator, generator, descent)
 
 
 def alternating_step(
-    nets: Nets, optimizers: Optimizers, config: GanConfig, x: Tensor, noise: Noise, again: Noise
+    nets: Nets,
+    optimizers: Optimizers,
+    config: GanConfig,
+    x: Tensor,
+    noise: Noise,
+    again: Noise,
+    processes: Processes = ALONE,
 ) -> None:
     """NOTE gan2014-N1: the paper's Algorithm 1 with k = 1: first D, then G against the new D, by fresh noise."""
     generator, discriminator = nets
@@ -59,10 +73,14 @@ def alternating_step(
     with torch.no_grad():
         fake = generator(noise.z)
     loss = discriminator_loss(discriminator(x, for_real), discriminator(fake, for_fake))
-    _apply(optimizers.discriminator, discriminator, _gradients(loss, discriminator))
+    ascent = _gradients(loss, discriminator)
+    processes.mean_(*ascent)
+    _apply(optimizers.discriminator, discriminator, ascent)
     (masks,) = dropout_masks(again.dropout, discriminator.mask_widths, config)
     loss = nonsaturating_loss(discriminator(generator(again.z), masks))
-    _apply(optimizers.generator, generator, _gradients(loss, generator))
+    descent = _gradients(loss, generator)
+    processes.mean_(*descent)
+    _apply(optimizers.generator, generator, descent)
 
 
 def dropout_masks(uniform: Tensor, widths: tuple[int, ...], config: GanConfig) -> list[tuple[Tensor, ...]]:
@@ -143,7 +161,7 @@ class Training(NamedTuple):
 
 def train(config: GanConfig, splits: Splits, image: tuple[int, ...], workspace: Workspace) -> Training:
     """config.n_epochs of training; goes on from the workspace's checkpoint. splits: rows of pixels, on the device."""
-    streams = workspace.streams
+    streams, processes = workspace.streams, workspace.processes
     nets = build(config, image, splits.train.mean(0) if config.bounded else None, streams)
     chosen, optimizers = copy.deepcopy(nets.generator), optimizers_of(nets)
     minibatches = Minibatches(splits.train, sum(nets.discriminator.mask_widths), config, streams)
@@ -153,7 +171,8 @@ def train(config: GanConfig, splits: Splits, image: tuple[int, ...], workspace: 
               "generator_sgd": optimizers.generator, "discriminator_sgd": optimizers.discriminator}  # fmt: skip
     parts = moving | {"chosen": chosen}
     state: dict[str, Any] = {"gradients": [], "chosen_epoch": 0} | workspace.resume_(**parts)
-    update = CapturedStep(_step_of(nets, optimizers, config), training_tensors(**moving), workspace.device)
+    played = _step_of(nets, optimizers, config, processes)
+    update = CapturedStep(played, training_tensors(**moving), workspace.device, processes)
     for step in range(state["step"], n_steps):
         if schedule_(optimizers, config, step, steps_an_epoch):
             update.renew()
@@ -162,20 +181,23 @@ def train(config: GanConfig, splits: Splits, image: tuple[int, ...], workspace: 
             state["gradients"].append({"step": step} | gradient_norms(nets, config, noise[0]))
         if config.update == "alternating":
             noise.append(minibatches.noise("again", step, passes=1))
-        update(minibatches.images(step), *(tensor for each in noise for tensor in each))
+        shares = [tensor for z, dropout in noise for tensor in (processes.share(z), processes.share(dropout, dim=1))]
+        update(processes.share(minibatches.images(step)), *shares)
         state["step"] = step + 1
         if (step + 1) % interval == 0 or step + 1 == n_steps:
-            _look(nets, chosen, splits, config, state, (step + 1) / steps_an_epoch, streams)
+            _look(nets, chosen, splits, config, state, (step + 1) / steps_an_epoch, workspace)
         workspace.keep(state, n_steps, **parts)
     return Training(nets, chosen, state["chosen_epoch"], state["history"], state["gradients"])
 
 
-def _step_of(nets: Nets, optimizers: Optimizers, config: GanConfig) -> Callable[..., None]:
+def _step_of(nets: Nets, optimizers: Optimizers, config: GanConfig, processes: Processes) -> Callable[..., None]:
     """The update that config names, as a function of plain tensors."""
     if config.update == "simultaneous":
-        return lambda x, *noise: simultaneous_step(nets, optimizers, config, x, Noise(*noise))
+        return lambda x, *noise: simultaneous_step(nets, optimizers, config, x, Noise(*noise), processes)
     if config.update == "alternating":
-        return lambda x, *noise: alternating_step(nets, optimizers, config, x, Noise(*noise[:2]), Noise(*noise[2:]))
+        return lambda x, *noise: alternating_step(
+            nets, optimizers, config, x, Noise(*noise[:2]), Noise(*noise[2:]), processes
+        )
     raise ValueError(f"update is {config.update!r}: it is 'simultaneous' or 'alternating'")
 
 
@@ -201,10 +223,11 @@ def _look(
     config: GanConfig,
     state: dict[str, Any],
     epoch: float,
-    streams: Streams,
+    workspace: Workspace,
 ) -> None:
     """A row of the history; keeps the generator if validation images score it best so far. Test images are unseen."""
-    point = curve_point(nets, splits, config, streams, state["step"])
+    streams, step = workspace.streams, state["step"]
+    point = workspace.processes.told(lambda: curve_point(nets, splits, config, streams, step))
     state["history"].append({"epoch": epoch, **point})
     require_finite(point["loss_discriminator"], "The discriminator's loss", state["step"], state["history"])
     best = max((row["parzen_validation"] for row in state["history"][:-1]), default=float("-inf"))

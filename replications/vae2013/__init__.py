@@ -1,6 +1,7 @@
 """Kingma & Welling 2013, "Auto-Encoding Variational Bayes" (arXiv 1312.6114).
 
-What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`.
+What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`; and
+`SPLIT`, the configs whose minibatches several processes can share.
 """
 
 from lib import datasets
@@ -34,7 +35,9 @@ from replications.vae2013.strong_decoder import StrongDecoderConfig
 from replications.vae2013.train import train
 from replications.vae2013.wake_sleep import learning_curves
 
-__all__ = ["PRESETS", "compute", "plan"]
+__all__ = ["PRESETS", "SPLIT", "compute", "plan"]
+
+SPLIT = (ConvolutionalConfig,)
 
 
 def compute(run: Run, workspace: Workspace) -> Outcome:

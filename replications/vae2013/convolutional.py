@@ -28,6 +28,7 @@ from lib.results import Score, mean_score
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.optimizers import with_state
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import MinibatchOrder, Streams
 from replications.vae2013.evaluate import ACTIVE_VARIANCE, binarised
 
@@ -125,16 +126,24 @@ def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def conv_step(
-    model: ConvVAE, flat: FlatParameters, optimizer: torch.optim.Optimizer, x: Tensor, noise: Tensor, decay: float
+    model: ConvVAE,
+    flat: FlatParameters,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    noise: Tensor,
+    decay: float,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """Algorithm 1 with estimator B; returns the minibatch's estimate of the bound, () nats per image.
 
-    x: (M, D); noise: (M, Z). decay: of the prior N(0, I) on the parameters, 1 / N.
+    x: (M, D); noise: (M, Z); of several processes each has its share. decay: of the prior N(0, I) on the parameters,
+    1 / N.
     """
     q = model.posterior(x)
     bound = (model.log_likelihood(x, q.sample(noise)) - kl_to_standard_normal(*q)).mean()
     flat.take_gradient(-bound)
     assert flat.vector.grad is not None
+    processes.mean_(flat.vector.grad)
     flat.vector.grad.add_(flat.vector.data, alpha=decay)
     optimizer.step()
     return bound.detach()
@@ -143,6 +152,7 @@ def conv_step(
 def train_convolutional(config: ConvolutionalConfig, workspace: Workspace) -> Outcome:
     """Train for config.n_samples images and measure; goes on from the workspace's checkpoint."""
     data, streams, device = datasets.load(config.data), workspace.streams, workspace.device
+    processes = workspace.processes
     shape = tuple(data.images.shape[1:])
     images = data.split("train")[0].flatten(1).to(device)
     with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation, drawn by the run's seed
@@ -155,20 +165,25 @@ def train_convolutional(config: ConvolutionalConfig, workspace: Workspace) -> Ou
     due = {math.ceil(n_steps * (i + 1) / N_CURVE_POINTS) for i in range(N_CURVE_POINTS)}
     decay = 1 / len(images)
     update = CapturedStep(
-        lambda x, noise: conv_step(model, flat, adam, x, noise, decay), training_tensors(**parts), device
+        lambda x, noise: conv_step(model, flat, adam, x, noise, decay, processes),
+        training_tensors(**parts),
+        device,
+        processes,
     )
     curve = observed_for_evaluation(data, "test", config, device)[:N_CURVE_IMAGES]
     for step in range(state["step"], n_steps):
         pixels = images.index_select(0, order(step))
         bernoulli = config.observation == "bernoulli"
         x = dynamic_binarisation(pixels, streams.at("binarise", step)) if bernoulli else pixels.float()
-        update(x, torch.randn(len(x), config.n_latent, generator=streams.at("latent", step), device=device))
+        noise = torch.randn(len(x), config.n_latent, generator=streams.at("latent", step), device=device)
+        update(processes.share(x), processes.share(noise))
         state["step"] = step + 1
         if step + 1 in due:
-            bound = elbo(model, curve, 1, streams.at("curve", step)).mean().item()
+            bound = processes.told(lambda rng: elbo(model, curve, 1, rng).mean().item(), streams.at("curve", step))
             state["history"].append({"samples": (step + 1) * config.batch, "elbo_test": bound})
             require_finite(bound, "The bound on test images", step + 1, state["history"])
         workspace.keep(state, n_steps, **parts)
+    workspace.leave_scores_to_the_first()
     scores = measured(model, data, config, streams)
     facts = {"parameters": len(flat.vector)}
     return Outcome(scores, state["history"], model.state_dict(), sheet(model, data, config, streams), facts)

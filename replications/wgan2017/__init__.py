@@ -1,6 +1,7 @@
 """Arjovsky et al. 2017, "Wasserstein GAN" (arXiv 1701.07875).
 
-What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`.
+What regen asks of a paper's package: `PRESETS`, `plan(preset, seeds)` and `compute(run, workspace)`; and
+`SPLIT`, the configs whose minibatches several processes can share.
 """
 
 from lib.execution.runs import Run
@@ -30,7 +31,9 @@ from replications.wgan2017.config import (
 )
 from replications.wgan2017.presets import PRESETS, plan
 
-__all__ = ["PRESETS", "compute", "plan"]
+__all__ = ["PRESETS", "SPLIT", "compute", "plan"]
+
+SPLIT = (ImagesConfig, StackedConfig)
 
 
 def compute(run: Run, workspace: Workspace) -> Outcome:

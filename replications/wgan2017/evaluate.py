@@ -60,6 +60,7 @@ def images(config: ImagesConfig, workspace: Workspace) -> Outcome:
     data, streams = datasets.load(config.data), workspace.streams
     pixels = pixels_of(data, config.n_curve, workspace.device)
     trained = train(config, pixels, workspace)
+    workspace.leave_scores_to_the_first()
     generated = generate(trained.nets.generator, config, config.n_generated, streams.at("generate"))
     protocol = {
         "data": data.name, "data_sha256": data.digest, "split": pixels.split,

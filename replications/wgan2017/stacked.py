@@ -63,8 +63,8 @@ def build(config: StackedConfig, image: tuple[int, ...], streams: Streams) -> Ne
 
 def train(nets: Nets, images: Stacked, config: StackedConfig, workspace: Workspace) -> list[dict[str, float]]:
     """config.n_steps generator iterations; goes on from the workspace's checkpoint. Returns the curve."""
-    streams, device, played = workspace.streams, workspace.device, as_images(config)
-    players, estimates = players_of(nets, played), Estimates(config.n_steps, device)
+    streams, device, played, processes = workspace.streams, workspace.device, as_images(config), workspace.processes
+    players, estimates = players_of(nets, played, processes), Estimates(config.n_steps, device)
     trained: dict[str, Any] = {
         **nets._asdict(), "generator_optimizer": players.generator.optimizer,
         "critic_optimizer": players.critic.optimizer,
@@ -72,14 +72,16 @@ def train(nets: Nets, images: Stacked, config: StackedConfig, workspace: Workspa
     parts = {**trained, "estimates": estimates}
     state = workspace.resume_(**parts)
     tensors = training_tensors(**trained)
-    update_critic = CapturedStep(lambda *inputs: critic_step(players, played, *inputs), tensors, device)
-    update_generator = CapturedStep(lambda z: generator_step(players, played, z), tensors, device)
+    update_critic = CapturedStep(lambda *inputs: critic_step(players, played, *inputs), tensors, device, processes)
+    update_generator = CapturedStep(lambda z: generator_step(players, played, z), tensors, device, processes)
     order, due = MinibatchOrder(streams.seed, len(images), config.batch, device), points(config.n_steps, N_POINTS)
     for step in range(state["step"], config.n_steps):
-        noise = draw_noise(played, config.n_critic + 1, streams, step)
+        noise = processes.share(draw_noise(played, config.n_critic + 1, streams, step), dim=1)
         mix = torch.rand(config.n_critic, config.batch, generator=streams.at("mix", step), device=device)
+        mix = processes.share(mix, dim=1)
         for k in range(config.n_critic):
-            x = to_unit_range(images(order(step * config.n_critic + k))).contiguous(memory_format=torch.channels_last)
+            rows = processes.share(order(step * config.n_critic + k))
+            x = to_unit_range(images(rows)).contiguous(memory_format=torch.channels_last)
             estimates.values[step] = update_critic(x, noise[k], mix[k])
         update_generator(noise[-1])
         state["step"] = step + 1
@@ -103,6 +105,7 @@ def stacked(config: StackedConfig, workspace: Workspace) -> Outcome:
     channels, side = images.index.shape[1], images.images.shape[-1]
     nets = build(config, (channels, side, side), streams)
     history = train(nets, images, config, workspace)
+    workspace.leave_scores_to_the_first()
     generated = generate(nets.generator, as_images(config), config.n_samples, streams.at("generate"))
     real = Stacked(data.split("test")[0].to(device), config.n_samples, generator(streams.seed, "stacked real images"))
     rows = torch.arange(len(real), device=device)

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from lib.execution.workspace import Workspace, require_finite
 from lib.losses.adversarial import discriminator_loss, nonsaturating_loss
+from lib.models.batch_norm import share_batch_norm_
 from lib.models.flat import FlatParameters
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.optimizers import with_state
+from lib.training.processes import ALONE, Processes
 from lib.training.randomness import MinibatchOrder, Streams
 from replications.wgan2017.config import ImagesConfig
 from replications.wgan2017.networks import Nets, build
@@ -26,14 +28,18 @@ N_STRIPS, STRIP = 4, 16  # moments at which samples of fixed noise are kept for 
 
 
 class Player(NamedTuple):
-    """A network, its parameters as one vector, and the optimiser of that vector."""
+    """A network, its parameters as one vector, the optimiser of that vector, and the processes that train it."""
 
     network: nn.Sequential
     flat: FlatParameters
     optimizer: torch.optim.Optimizer
+    processes: Processes
 
     def descend(self, loss: Tensor) -> None:
+        """loss: (), of this process's share of the minibatch."""
         self.flat.take_gradient(loss)
+        assert self.flat.vector.grad is not None
+        self.processes.mean_(self.flat.vector.grad)
         self.optimizer.step()
 
 
@@ -45,7 +51,8 @@ class Players(NamedTuple):
 def critic_step(players: Players, config: ImagesConfig, x: Tensor, z: Tensor, mix: Tensor) -> Tensor:
     """One update of the critic. x: (B, C, H, H) in -1 .. 1, z: (B, Z), mix: (B,) uniform for the penalty's points.
 
-    Returns the estimate before the update, (), in the critic's own units (of JS in nats for the standard GAN).
+    Of several processes each takes its share. Returns the estimate before the update over all of them, (), in the
+    critic's own units (of JS in nats for the standard GAN).
     """
     generator, critic = players.generator.network, players.critic
     with torch.no_grad():
@@ -67,7 +74,9 @@ def critic_step(players: Players, config: ImagesConfig, x: Tensor, z: Tensor, mi
     critic.descend(loss)
     if config.algorithm == "wgan" and config.clip_when != "before":
         critic.flat.clip_(config.clip)
-    return estimate.detach()
+    estimate = estimate.detach()
+    critic.processes.mean_(estimate)
+    return estimate
 
 
 def generator_step(players: Players, config: ImagesConfig, z: Tensor) -> Tensor:
@@ -78,7 +87,9 @@ def generator_step(players: Players, config: ImagesConfig, z: Tensor) -> Tensor:
     values = players.critic.network(players.generator.network(z))
     loss = nonsaturating_loss(values) if config.algorithm == "gan" else -values.mean()
     players.generator.descend(loss)
-    return loss.detach()
+    loss = loss.detach()
+    players.generator.processes.mean_(loss)
+    return loss
 
 
 def gradient_penalty(critic: nn.Module, x: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
@@ -103,8 +114,9 @@ class Record(nn.Module):
         self.register_buffer("strips", torch.zeros(N_STRIPS, STRIP, *image, dtype=torch.uint8, device=device))
 
 
-def player(network: nn.Sequential, config: ImagesConfig) -> Player:
+def player(network: nn.Sequential, config: ImagesConfig, processes: Processes = ALONE) -> Player:
     """The network with its optimiser by config; the network already on its device."""
+    share_batch_norm_(network, processes)
     flat = FlatParameters(network)
     on_cuda = flat.vector.device.type == "cuda"  # only there can a step be captured
     if config.optimizer == "adam":
@@ -115,11 +127,11 @@ def player(network: nn.Sequential, config: ImagesConfig) -> Player:
     else:
         # NOTE wgan2017-N6: PyTorch's RMSProp, as in the authors' code: decay .99, epsilon 1e-8 outside the root.
         optimizer = torch.optim.RMSprop([flat.vector], config.learning_rate, alpha=0.99, capturable=on_cuda)
-    return Player(network, flat, with_state(optimizer))
+    return Player(network, flat, with_state(optimizer), processes)
 
 
-def players_of(nets: Nets, config: ImagesConfig) -> Players:
-    players = Players(player(nets.generator, config), player(nets.critic, config))
+def players_of(nets: Nets, config: ImagesConfig, processes: Processes = ALONE) -> Players:
+    players = Players(*(player(network, config, processes) for network in nets))
     if config.clip_when == "start":
         players.critic.flat.clip_(config.clip)
     return players
@@ -141,29 +153,29 @@ class Trained(NamedTuple):
 
 def train(config: ImagesConfig, pixels: Pixels, workspace: Workspace) -> Trained:
     """config.n_steps generator iterations; goes on from the workspace's checkpoint."""
-    streams, device, image = workspace.streams, workspace.device, pixels.shape
+    streams, device, image, processes = workspace.streams, workspace.device, pixels.shape, workspace.processes
     nets = build(config, image, streams)
-    players, record = players_of(nets, config), Record(config, image, device)
+    players, record = players_of(nets, config, processes), Record(config, image, device)
     parts: dict[str, Any] = {
         **nets._asdict(), "generator_optimizer": players.generator.optimizer,
         "critic_optimizer": players.critic.optimizer, "record": record,
     }  # fmt: skip
     state: dict[str, Any] = {"critic_steps": 0} | workspace.resume_(**parts)
     tensors = training_tensors(**{name: part for name, part in parts.items() if part is not record})
-    update_critic = CapturedStep(lambda *inputs: critic_step(players, config, *inputs), tensors, device)
-    update_generator = CapturedStep(lambda z: generator_step(players, config, z), tensors, device)
+    update_critic = CapturedStep(lambda *inputs: critic_step(players, config, *inputs), tensors, device, processes)
+    update_generator = CapturedStep(lambda z: generator_step(players, config, z), tensors, device, processes)
     order = MinibatchOrder(streams.seed, len(pixels.train) // config.batch * config.batch, config.batch, device)
     for step in range(state["step"], config.n_steps):
         n = critic_steps(config, step)
-        *noise, last = draw_noise(config, n + 1, streams, step)
-        mixes = torch.rand(n, config.batch, generator=streams.at("mix", step), device=device)
+        *noise, last = processes.share(draw_noise(config, n + 1, streams, step), dim=1)
+        mixes = processes.share(torch.rand(n, config.batch, generator=streams.at("mix", step), device=device), dim=1)
         for k in range(n):
-            x = pixels.minibatch(order(state["critic_steps"] + k))
+            x = pixels.minibatch(processes.share(order(state["critic_steps"] + k)))
             record.estimates[step] = update_critic(x, noise[k], mixes[k])
         record.losses[step] = update_generator(last)
         state["step"], state["critic_steps"] = step + 1, state["critic_steps"] + n
         if step + 1 in points(config.n_steps, max(N_POINTS, config.n_checkpoints)):
-            _look(nets, record, pixels, config, state, streams)
+            _look(nets, record, pixels, config, state, workspace)
         workspace.keep(state, config.n_steps, **parts)
     return Trained(nets, record, state["history"])
 
@@ -180,15 +192,15 @@ def points(n_steps: int, n: int) -> dict[int, int]:
 
 
 def _look(
-    nets: Nets, record: Record, pixels: Pixels, config: ImagesConfig, state: dict[str, Any], streams: Streams
+    nets: Nets, record: Record, pixels: Pixels, config: ImagesConfig, state: dict[str, Any], workspace: Workspace
 ) -> None:
     """A row of the history: the median estimate since the last row and, at a checkpoint, the distance of the images."""
-    step, history = state["step"], state["history"]
+    step, history, streams = state["step"], state["history"], workspace.streams
     before = int(history[-1]["step"]) if history else 0
     estimate, loss = (values[before:step].median().item() for values in (record.estimates, record.losses))
     distance = math.nan
     if step in points(config.n_steps, config.n_checkpoints):
-        distance = curve_distance(nets.generator, pixels, config, streams)
+        distance = workspace.processes.told(lambda: curve_distance(nets.generator, pixels, config, streams))
     if (place := points(config.n_steps, N_STRIPS).get(step)) is not None:
         record.strips[place] = generate(nets.generator, config, STRIP, streams.at("strip"))
     row = {"step": step, "critic_steps": state["critic_steps"], "estimate": estimate, "generator_loss": loss}

@@ -167,6 +167,7 @@ class TestMissing:
         ({"device": "Intel Xeon"}, "device AMD EPYC -> Intel Xeon"),
         ({"cpu_capability": "AVX2"}, "CPU capability AVX512 -> AVX2"),
         ({"threads": 2}, "threads 1 -> 2"),
+        ({"processes": 2}, "processes 1 -> 2"),
         ({"cuda": "12.8", "device_type": "cuda"}, "device type cpu -> cuda, CUDA None -> 12.8"),
         (
             {"source_sha256": "e" * 64, "plan": {"commit": "decade"}},
@@ -179,6 +180,13 @@ class TestMissing:
 )
 def test_every_cause_is_named_and_no_other(new: dict[str, Any], cause: str) -> None:
     assert only(finished({"x": score(1.0)}), finished({"x": score(9.0)}, **new)).cause == cause
+
+
+@pytest.mark.parametrize(("before", "now", "allowed"), [({}, 1, 0.0), ({"processes": 2}, 2, 0.0), ({}, 2, 3.0)])
+def test_equal_bits_are_expected_of_equally_many_processes(before: dict[str, int], now: int, allowed: float) -> None:
+    """A record from before runs said how many there were is of one."""
+    old, new = finished({"x": score(-20.0)}, **before), finished({"x": score(-21.0)}, processes=now)
+    assert only(old, new).allowed == allowed
 
 
 def test_a_protocol_that_changed_is_a_cause_of_its_own_score_only() -> None:

@@ -127,7 +127,7 @@ def test_a_step_gets_fresh_binary_pixels_fresh_noise_and_the_priors_weight(steps
     start = ConvVAE((1, 28, 28), (2, 3), 8, 3, "bernoulli").state_dict()
     assert all(torch.equal(outcome.weights[name], start[name]) for name in start)
     images = datasets.load("mnist-5k").split("train")[0].flatten(1)
-    for i, (_, _, optimizer, x, noise, decay) in enumerate(steps):
+    for i, (_, _, optimizer, x, noise, decay, _) in enumerate(steps):
         pixels = images[MinibatchOrder(3, 4000, 2000)(i)]
         assert torch.equal(x, dynamic_binarisation(pixels, generator(3, "binarise", i)))
         assert torch.equal(noise, torch.randn(2000, 3, generator=generator(3, "latent", i)))
