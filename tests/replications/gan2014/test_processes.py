@@ -23,6 +23,8 @@ CONFIGS = {
 }
 RESUMED = "dcgan"
 
+pytestmark = pytest.mark.slow  # the same machinery as CycleGAN's, which every push tests
+
 
 def case(config):
     def trained(workspace: Workspace):

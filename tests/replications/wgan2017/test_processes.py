@@ -27,6 +27,8 @@ CONFIGS = {
 }
 RESUMED = "wgan"
 
+pytestmark = pytest.mark.slow  # the same machinery as CycleGAN's, which every push tests
+
 
 class InFloat64(Pixels):
     def minibatch(self, rows: torch.Tensor) -> torch.Tensor:
