@@ -7,9 +7,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - who runs this from a checkout ha
     print("regen: Python 3.11 or newer is needed, this is " + found + ": `make` finds one.", file=sys.stderr)
     sys.exit(2)
 
-import errno
-
-from lib.errors import RunFailed, UserError
+from lib.errors import RunFailed, UserError, is_of_the_disk
 
 
 def main() -> None:
@@ -25,7 +23,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(_say("Stopped. The same command goes on from the last checkpoints.", 130))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if not is_of_the_disk(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
         sys.exit(_say(f"{error.strerror}{where}: make room or choose another --out; the same command then goes on.", 1))

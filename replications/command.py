@@ -32,6 +32,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; for a report also none, to compute nothing.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes of one thread each (default: one a core).")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:port.")]
+Memory = Annotated[str | None, typer.Option("--memory-limit", help="Of each worker, as 4GB (default: a share of all).")]
 Budget = Annotated[str | None, typer.Option("--time-budget", help="Stop after this long, as 90s, 9m or 1.5h.")]
 Experiments = Annotated[
     list[str] | None, typer.Option("--experiment", help="Only these, as ring-* (may be given several times).")
@@ -84,6 +85,7 @@ def run_papers(
     seeds: Seeds = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    memory_limit: Memory = None,
     device: Device = "auto",
     time_budget: Budget = None,
     experiment: Experiments = None,
@@ -95,7 +97,8 @@ def run_papers(
             "Runs need a device: take --device cpu, cuda or auto. `regen report --device none` computes none."
         )
     deadline = papers.deadline_after(time_budget)
-    reports = _compute(_chosen(keys), preset, seeds, workers, scheduler, device, deadline, out, experiment)
+    cluster = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
+    reports = _compute(_chosen(keys), preset, seeds, cluster, device, deadline, out, experiment)
     raise typer.Exit(_say_endings(reports))
 
 
@@ -106,6 +109,7 @@ def report_papers(
     seeds: Seeds = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    memory_limit: Memory = None,
     device: Device = "auto",
     parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the notebook.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds a notebook may take (default 600).")] = None,
@@ -120,7 +124,8 @@ def report_papers(
         preset, seeds, device = (
             values.pop(n, d) for n, d in (("preset", preset), ("seeds", seeds), ("device", device))
         )
-    computed = [] if device == "none" else _compute(chosen, preset, seeds, workers, scheduler, device, None, out)
+    cluster = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
+    computed = [] if device == "none" else _compute(chosen, preset, seeds, cluster, device, None, out)
     code = _say_endings(computed) if computed else 0
     count = papers.default_seeds(preset) if seeds is None else seeds
     at_once = workers or os.cpu_count() or 1
@@ -339,8 +344,7 @@ def _compute(
     keys: list[str],
     preset: str,
     seeds: int | None,
-    workers: int | None,
-    scheduler: str | None,
+    cluster: dict[str, Any],
     device: str,
     deadline: float | None,
     out: Path,
@@ -356,8 +360,9 @@ def _compute(
         )
     runs = papers.of_experiments(runs, experiments)
     _require_writable(out)
-    options = Options(device=papers.resolve_device(device), deadline=deadline)
-    return papers.compute_missing(runs, Store(out), options, workers=workers, scheduler=scheduler)
+    if cluster["scheduler"] is None:  # else the workers have the device, and this machine may have none
+        device = papers.resolve_device(device)
+    return papers.compute_missing(runs, Store(out), Options(device=device, deadline=deadline), **cluster)
 
 
 def _require_writable(folder: Path) -> None:

@@ -44,7 +44,7 @@ class Workspace:
     """One run's folder while it is begun.
 
     checkpoint_seconds: at least so long between two checkpoints, and longer where they are large and writing them would
-    take more than MOST_KEEPING of the time; 0 is after every step. deadline: time.time() at which to stop, or None.
+    take more than MOST_KEEPING of the time; 0 is after every step. deadline: time.monotonic() at which to stop.
     progress: called with (steps done, steps in all) at most twice a second.
     """
 
@@ -86,7 +86,7 @@ class Workspace:
         deadline. Costs one clock reading otherwise, and never waits for the device.
         """
         now = time.monotonic()
-        late = self.deadline is not None and time.time() >= self.deadline
+        late = self.deadline is not None and now >= self.deadline
         if late or now - self._kept >= self._pause:
             extra = {"seconds": self.seconds, "resumed_at": self.resumed_at}
             save_checkpoint(self.folder / CHECKPOINT, training_tensors(**parts), {**state, **extra})

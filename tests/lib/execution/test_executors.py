@@ -54,7 +54,7 @@ class TestHere:
 
     def test_what_comes_after_the_deadline_is_not_begun(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
         runs = [toy_run(seed=0), toy_run(seed=1)]
-        reports = run_here(runs, toy, store, Options(deadline=time.time() - 1), quiet(runs))
+        reports = run_here(runs, toy, store, Options(deadline=time.monotonic() - 1), quiet(runs))
         assert [report.ending for report in reports] == ["out of time"] * 2
         assert toy.calls == 0  # type: ignore[attr-defined]
 
