@@ -231,17 +231,25 @@ def cite(
 
 @app.command()
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(metavar="[PART]...", help="lib, or papers; all if none.")] = None,
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="lib or papers (all if none), scheduler, faults.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Metrics and estimators beside their peers, and the papers' training steps beside their floor, as ratios."""
+    """Metrics and estimators beside their peers, and the papers' training steps beside their floor, as ratios.
+
+    scheduler: what many runs cost on workers. faults: what becomes of real runs when something breaks; exit 1 if a row
+    does not end right. Both only where they are named.
+    """
     import pandas as pd
 
     parts = parts or ["lib", *papers.known()]
-    for part in [part for part in parts if part != "lib"]:
+    shared = {"lib": "lib.bench", "scheduler": "lib.execution.bench", "faults": "replications.faults"}
+    wrong = False
+    for part in [part for part in parts if part not in shared]:
         papers.load(part)  # a wrong name is told before anything is measured
     for part in parts:
-        module = importlib.import_module("lib.bench" if part == "lib" else f"replications.{part}.bench")
+        module = importlib.import_module(shared.get(part, f"replications.{part}.bench"))
         rows = module.measure()
         if as_json:
             print(json.dumps({"part": part, "rows": rows}, indent=2))
@@ -252,9 +260,14 @@ def bench(
                 agreement = f"; agreement: {row['agreement']}" if row["agreement"] else ""
                 print(f"  {row['work']}: {row['work_s']:.3g} s\n    {row['peer']}: {row['peer_s']:.3g} s;", end=" ")
                 print(f"ratio {row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f}){asked}{agreement}")
+        elif part in shared:
+            for row in rows:
+                print("; ".join(f"{name}: {value}" for name, value in row.items()))
         else:
             print(f"{part}: milliseconds a training step (medians); ratios by round, quartiles")
             print(pd.DataFrame(rows).set_index("case").T.to_string())
+        wrong |= part == "faults" and any(row["right"] < row["n"] for row in rows)
+    raise typer.Exit(1 if wrong else 0)
 
 
 @data_app.command(name="list")

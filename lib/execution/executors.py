@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 POLL_S, HEARTBEAT_S = 0.1, 0.5
 LEAST_MEMORY = 500_000_000
-PATIENCE_S = 60.0  # how long a scheduler may be away, as while it is started again
+PATIENCE_S = 120.0  # how long a scheduler may be away, as while it is started again
 
 
 class NoScheduler(UserError):
@@ -160,8 +160,10 @@ def _outcome(future: "Future", run: Run) -> tuple[Report | None, bool]:
             raise error
         if isinstance(error, WorkersLost):
             return Report(run, "crashed", 0.0, str(error)), True
-        # The workers died before the run began, or their environment lacks something.
-        return Report(run, "crashed", 0.0, f"{type(error).__name__}: {error}"), False
+        said = f"{type(error).__name__}: {error}"  # the workers' environment lacks something
+        if type(error).__name__ == "KilledWorker":
+            said = "workers died before they could begin it, most likely for want of memory: see --memory-limit."
+        return Report(run, "crashed", 0.0, said), False
     try:
         return future.result(timeout=60), False
     except Exception:  # cancelled with the scheduler or by it, or its worker went before it handed the report over
@@ -191,8 +193,9 @@ def _client(workers: int, scheduler: str | None, memory_limit: str | None) -> "I
         ) from None
     if memory_limit is not None:
         _require_memory(memory_limit, scheduler, parse_bytes)
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.CRITICAL)  # what went wrong is said here, in a sentence
     if scheduler is not None:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say is said here in one sentence
         try:
             client = Client(scheduler, timeout=10)
         except (OSError, TimeoutError, ValueError) as error:
@@ -209,6 +212,7 @@ def _client(workers: int, scheduler: str | None, memory_limit: str | None) -> "I
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), 1)
     settings = {
         "distributed.nanny.pre-spawn-environ": one_thread,
+        "distributed.scheduler.allowed-failures": 1,  # of what dies before the run begins, and marks its folder
         "distributed.scheduler.worker-saturation": 1.0,  # a run waits at the scheduler, not behind another on a worker
         # A worker over its limit is killed. One that merely came near it would be sent nothing more, for ever.
         **dict.fromkeys((f"distributed.worker.memory.{limit}" for limit in ("target", "spill", "pause")), False),
