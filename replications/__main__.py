@@ -9,6 +9,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - who runs this from a checkout ha
 
 from lib.errors import RunFailed, UserError, is_of_the_disk
 
+STOPPED = "Stopped. The same command goes on from the last checkpoints."
+
 
 def main() -> None:
     """Exit codes: 0 done, 1 something failed or fell short, 2 the input was wrong, 130 stopped by Ctrl-C."""
@@ -21,7 +23,11 @@ def main() -> None:
     except RunFailed as error:
         sys.exit(_say(error, 1))
     except KeyboardInterrupt:
-        sys.exit(_say("Stopped. The same command goes on from the last checkpoints.", 130))
+        sys.exit(_say(STOPPED, 130))
+    except SystemExit as exit:
+        if exit.code == 130:  # typer has caught the interrupt before us
+            _say(STOPPED, 130)
+        raise
     except OSError as error:
         if not is_of_the_disk(error):
             raise
