@@ -22,6 +22,8 @@ def main() -> None:
         sys.exit(_say(error, 2))
     except RunFailed as error:
         sys.exit(_say(error, 1))
+    except MemoryError:
+        sys.exit(_say("There is not enough memory; where there is more, the same command goes on.", 1))
     except KeyboardInterrupt:
         sys.exit(_say(STOPPED, 130))
     except SystemExit as exit:

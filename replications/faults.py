@@ -310,7 +310,7 @@ def dead_kernel(trial: Trial) -> dict[str, Any]:
         "source": dying,
     }
     notebook["cells"].insert(place, cell)
-    path = trial.new("notebook") / "dying.ipynb"
+    path = trial.new("notebook") / f"{trial.key}.ipynb"
     path.write_text(json.dumps(notebook))
 
     def before() -> None:
@@ -323,23 +323,30 @@ def dead_kernel(trial: Trial) -> dict[str, Any]:
 
 
 def memory_limit(trial: Trial) -> Iterator[dict[str, Any]]:
-    out = trial.new("address-space")
+    """As much address space as there is already, and a little; and a run on a worker that takes more and more."""
 
-    def before() -> None:
+    def little_more() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        _after(trial.seconds / 3, lambda: resource.setrlimit(resource.RLIMIT_AS, (used // 2, used // 2)))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 30_000_000, used + 30_000_000))
 
-    ended = trial.regen(out, before=before)
-    clear = refused(ended, 1, "crashed: .*(memory|alloc)") or (ended.code == 0 and trial.same(out))
-    right = clear and trial.regen(out).code == 0 and trial.same(out)
-    what = f"exit {ended.code}, {last_line(ended)!r}; without the limit the same bits"
-    yield row("memory limit", "RLIMIT_AS in mid-run", [right], what)
-    out = trial.new("memory")
-    ended = trial.regen(out, "--workers", 1, "--memory-limit", "500MB")
-    clear = refused(ended, 1, "most likely for want of memory")
-    right = clear and trial.regen(out).code == 0 and trial.same(out)
-    what = f"exit {ended.code}, {last_line(ended)!r}; without the limit the same bits"
-    yield row("memory limit", "a dask worker over its limit", [right], what)
+    def greedy() -> None:
+        def hoard(run: Run, workspace: object) -> None:  # inside a function, so that it is sent to workers whole
+            hoarded, until = [], time.monotonic() + 120
+            while time.monotonic() < until:
+                hoarded.append(bytearray(b"x" * 20_000_000))
+                time.sleep(0.02)
+
+        papers.compute = hoard  # type: ignore[assignment]
+
+    for how, options, before, sentence in (
+        ("RLIMIT_AS, 30 MB more than the imports take", (), little_more, "crashed: .*(memory|alloc)|not enough memory"),
+        ("a dask worker over its limit", ("--workers", 1, "--memory-limit", "1GB"), greedy, "for want of memory"),
+    ):
+        out = trial.new("memory")
+        ended = trial.regen(out, *options, before=before)
+        right = refused(ended, 1, sentence) and trial.regen(out).code == 0 and trial.same(out)
+        what = f"exit {ended.code}, {last_line(ended)!r}; without it the same bits"
+        yield row("memory limit", how, [right], what)
 
 
 def measure(key: str = "", kills: int = KILLS) -> list[dict[str, Any]]:

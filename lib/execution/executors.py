@@ -1,13 +1,14 @@
 """Who computes a plan: this process, or the workers of a dask cluster. The numbers do not depend on which."""
 
+import concurrent.futures
 import hashlib
 import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -230,17 +231,29 @@ def _client(workers: int, scheduler: str | None, memory_limit: str | None) -> "I
         yield client
 
 
+def _started(starting: "concurrent.futures.Future[LocalCluster]") -> "LocalCluster":
+    try:
+        return starting.result()
+    except RuntimeError as error:
+        raise UserError(
+            f"The workers did not start ({error}): give each more memory (--memory-limit), or take fewer (--workers)."
+        ) from None
+
+
 @contextmanager
 def _deaf_to_ctrl_c(start: "Callable[[], LocalCluster]") -> "Iterator[LocalCluster]":
     """A cluster whose processes leave Ctrl-C to this one. A terminal sends it to all, and each would die of it aloud.
 
     Signals that a thread blocks stay blocked in the threads and processes that come from it, whenever they are begun.
+    Raises UserError if the workers do not start.
     """
+    resource_tracker.ensure_running()  # Python 3.11 unblocks the signals of the thread that starts it
     block = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
-    with ThreadPoolExecutor(1, initializer=block) as thread:
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=block) as thread:
         starting = thread.submit(start)
         try:
-            with starting.result() as cluster:
+            with _started(starting) as cluster:
                 yield cluster
         finally:
-            starting.result().close()  # if Ctrl-C came while it was started; else it is closed already
+            if starting.exception() is None:  # waits, if Ctrl-C came while it was started
+                starting.result().close()
