@@ -23,7 +23,7 @@ def measure(tasks: int = 500, equal_runs: int = 8, rounds: int = 3) -> list[dict
 
 
 def overhead(tasks: int, workers: int = 2) -> list[dict[str, Any]]:
-    """Many short runs, so that what is not the runs themselves shows: the overhead, with the start of the workers in it."""
+    """Many short runs, so that what is not the runs themselves shows: the overhead, the workers' start in it."""
     runs = [trial(seed, SHORT) for seed in range(tasks)]
     rows = []
     for name, count in (("in this process", 0), (f"{workers} workers", workers)):
