@@ -7,9 +7,9 @@ if sys.version_info < (3, 11):  # noqa: UP036 - who runs this from a checkout ha
     print("regen: Python 3.11 or newer is needed, this is " + found + ": `make` finds one.", file=sys.stderr)
     sys.exit(2)
 
-import errno
+from lib.errors import RunFailed, UserError, is_of_the_disk
 
-from lib.errors import RunFailed, UserError
+STOPPED = "Stopped. The same command goes on from the last checkpoints."
 
 
 def main(*first: str) -> None:
@@ -25,10 +25,16 @@ def main(*first: str) -> None:
         sys.exit(_say(error, 2))
     except RunFailed as error:
         sys.exit(_say(error, 1))
+    except MemoryError:
+        sys.exit(_say("There is not enough memory; where there is more, the same command goes on.", 1))
     except KeyboardInterrupt:
-        sys.exit(_say("Stopped. The same command goes on from the last checkpoints.", 130))
+        sys.exit(_say(STOPPED, 130))
+    except SystemExit as exit:
+        if exit.code == 130:  # typer has caught the interrupt before us
+            _say(STOPPED, 130)
+        raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if not is_of_the_disk(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
         sys.exit(_say(f"{error.strerror}{where}: make room or choose another --out; the same command then goes on.", 1))

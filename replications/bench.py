@@ -43,6 +43,22 @@ PARTS = {
         " to be computed.",
     ),
 }
+# What many runs cost on workers, and what becomes of them when something breaks: minutes, so only where they are named.
+NAMED = {
+    "scheduler": (
+        "lib.execution.bench",
+        "Many runs",
+        "Short real runs through dask's scheduler: seconds in all, what a task costs beside its run, and the same runs"
+        " by one worker and by two.",
+    ),
+    "faults": (
+        "replications.faults",
+        "Faults",
+        "Each fault was injected into short real runs. It ended right if the run then had the bits of an undisturbed"
+        " one, or if the command refused with one sentence and the exit code that it promises.",
+    ),
+}
+ALL = PARTS | NAMED
 STEPS = (
     "Milliseconds of one training step, medians. The floor is the step's bare matrix products; the textbook loop is"
     " the plain way to write the same step. Ratios are taken within each round: median and quartiles."
@@ -50,13 +66,13 @@ STEPS = (
 
 
 def parts() -> list[str]:
-    return [*PARTS, *papers.known()]
+    return [*ALL, *papers.known()]
 
 
 def module_of(part: str) -> str:
     """Raises UserError for a part that there is not."""
-    if part in PARTS:
-        return PARTS[part][0]
+    if part in ALL:
+        return ALL[part][0]
     papers.load(part)
     return f"replications.{part}.bench"
 
@@ -123,12 +139,12 @@ def _table(record: dict[str, Any]) -> dict[str, Any]:
     part, rows, machine = record["part"], record["rows"], record["machine"]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[cell_text(row.get(column)) for column in columns] for row in rows]
-    if part not in PARTS:
+    if part not in ALL:
         columns, cells = transposed(columns, cells)
     return {
         "slug": part,
-        "title": PARTS[part][1] if part in PARTS else f"Training step of {part}",
-        "words": PARTS[part][2] if part in PARTS else STEPS,
+        "title": ALL[part][1] if part in ALL else f"Training step of {part}",
+        "words": ALL[part][2] if part in ALL else STEPS,
         "machine": f"{' and '.join(machine['devices'])}, {machine['cores']} cores, {machine['instructions']}, torch"
         f" {machine['torch']}; {record['measured_on']}, commit {record['commit'][:12]}",
         "columns": columns,

@@ -33,6 +33,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of runs and reports.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; for a report also none, to compute nothing.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes of one thread each (default: one a core).")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, tcp://host:port.")]
+Memory = Annotated[str | None, typer.Option("--memory-limit", help="Of each worker, as 4GB (default: a share of all).")]
 Budget = Annotated[str | None, typer.Option("--time-budget", help="Stop after this long, as 90s, 9m or 1.5h.")]
 Experiments = Annotated[
     list[str] | None, typer.Option("--experiment", help="Only these, as ring-* (may be given several times).")
@@ -85,6 +86,7 @@ def run_papers(
     seeds: Seeds = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    memory_limit: Memory = None,
     device: Device = "auto",
     time_budget: Budget = None,
     experiment: Experiments = None,
@@ -96,7 +98,8 @@ def run_papers(
             "Runs need a device: take --device cpu, cuda or auto. `regen report --device none` computes none."
         )
     deadline = papers.deadline_after(time_budget)
-    reports = _compute(_chosen(keys), preset, seeds, workers, scheduler, device, deadline, out, experiment)
+    cluster = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
+    reports = _compute(_chosen(keys), preset, seeds, cluster, device, deadline, out, experiment)
     raise typer.Exit(_say_endings(reports))
 
 
@@ -107,6 +110,7 @@ def report_papers(
     seeds: Seeds = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    memory_limit: Memory = None,
     device: Device = "auto",
     parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the notebook.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds a notebook may take (default 600).")] = None,
@@ -121,7 +125,8 @@ def report_papers(
         preset, seeds, device = (
             values.pop(n, d) for n, d in (("preset", preset), ("seeds", seeds), ("device", device))
         )
-    computed = [] if device == "none" else _compute(chosen, preset, seeds, workers, scheduler, device, None, out)
+    cluster = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
+    computed = [] if device == "none" else _compute(chosen, preset, seeds, cluster, device, None, out)
     code = _say_endings(computed) if computed else 0
     count = papers.default_seeds(preset) if seeds is None else seeds
     at_once = workers or os.cpu_count() or 1
@@ -234,7 +239,11 @@ def bench(
     as_json: Json = False,
     out: Out = LATEST,
 ) -> None:
-    """How fast this is beside its peers and its floors, as ratios; kept in --out, with a page of all that is kept."""
+    """How fast this is beside its peers and its floors, as ratios; kept in --out, with a page of all that is kept.
+
+    scheduler: what many runs cost on workers. faults: what becomes of real runs when something breaks; exit 1 if a row
+    does not end right. Both only where they are named.
+    """
     from replications import bench as measured
 
     for part in chosen or []:
@@ -243,12 +252,15 @@ def bench(
         print("\n".join(measured.parts()))
         raise typer.Exit
     _require_writable(out)
-    for part in chosen or measured.parts():
+    wrong = False
+    for part in chosen or [part for part in measured.parts() if part not in measured.NAMED]:
         record = measured.measure(part)
         page = measured.keep(record, out)
         print(json.dumps(record, indent=2) if as_json else measured.text(record), flush=True)
+        wrong |= part == "faults" and any(row["right"] < row["n"] for row in record["rows"])
     if not as_json:
         print(f"Open {_shown(page)}")
+    raise typer.Exit(1 if wrong else 0)
 
 
 @data_app.command(name="list")
@@ -338,19 +350,19 @@ def _compute(
     keys: list[str],
     preset: str,
     seeds: int | None,
-    workers: int | None,
-    scheduler: str | None,
+    cluster: dict[str, Any],
     device: str,
     deadline: float | None,
     out: Path,
     experiments: list[str] | None = None,
 ) -> list[Report]:
-    with joined(papers.resolve_device(device)) as (processes, where):
+    with joined(device if cluster["scheduler"] else papers.resolve_device(device)) as (processes, where):
+        # On a cluster the workers have the device, and this machine may have none.
         options = Options(device=where, deadline=deadline, processes=processes)
         if processes.first:
             runs = papers.chosen_runs(keys, preset, seeds, experiments)
             _require_writable(out)
-            reports = papers.compute_missing(runs, Store(out), options, workers=workers, scheduler=scheduler)
+            reports = papers.compute_missing(runs, Store(out), options, **cluster)
             dismiss(processes)
         else:
             accompany(papers.compute, Store(out), options)

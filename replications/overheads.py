@@ -47,7 +47,7 @@ def checkpoint_row(key: str, experiment: str, root: Path) -> dict[str, Any]:
         save(*arguments)
         written.append(time.perf_counter() - began)
 
-    deadline = time.time() + TRAINED_SECONDS
+    deadline = time.monotonic() + TRAINED_SECONDS
     with mock.patch.object(workspace, "save_checkpoint", timed):
         report = execute(run, papers.compute, Store(root), Options(deadline=deadline))
     return {

@@ -3,6 +3,8 @@
 import difflib
 import fnmatch
 import importlib
+import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from lib import datasets
 from lib.claims import Verdict, judge, load_claims
 from lib.datasets import photos
 from lib.errors import UserError
+from lib.execution.device import resolve_device as resolve_device
 from lib.execution.execute import Options, Report
 from lib.execution.executors import run_here, run_on_cluster, run_together
 from lib.execution.progress import Progress
@@ -125,7 +128,13 @@ def compute(run: Run, workspace: Workspace) -> Outcome:
 
 
 def compute_missing(
-    runs: Sequence[Run], store: Store, options: Options, *, workers: int | None = None, scheduler: str | None = None
+    runs: Sequence[Run],
+    store: Store,
+    options: Options,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    memory_limit: str | None = None,
 ) -> list[Report]:
     """Compute what the store lacks, on one worker a core (one in all on an accelerator) unless `workers` says else.
 
@@ -152,9 +161,24 @@ def compute_missing(
     with Progress(missing) as progress:
         if together:
             return there + run_together(missing, compute, store, options, progress, splits)
-        if workers == 1 and scheduler is None:
+        if workers == 1 and scheduler is None and memory_limit is None:
             return there + run_here(missing, compute, store, options, progress)
-        return there + run_on_cluster(missing, compute, store, options, progress, workers=workers, scheduler=scheduler)
+        cluster: Any = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
+        return there + run_on_cluster(longest_first(missing), compute, store, options, progress, **cluster)
+
+
+def longest_first(runs: Sequence[Run], published: Path = PUBLISHED) -> list[Run]:
+    """The runs in the order in which workers end soonest, by the seconds that published runs of the same name took.
+
+    Those of which none is published come first, in the plan's order: the longest are the costliest to begin last.
+    """
+    seconds: dict[tuple[str, ...], float] = {}
+    for path in published.glob("runs/*/*/results.json"):
+        record = json.loads(path.read_text())
+        name = (record["paper"], record["preset"], record["experiment"])
+        taken = json.loads(path.with_name("run.json").read_text())["wall_seconds"]
+        seconds[name] = max(taken, seconds.get(name, 0.0))
+    return sorted(runs, key=lambda run: -seconds.get((run.paper, run.preset, run.experiment), math.inf))
 
 
 def splits(run: Run) -> bool:
@@ -248,25 +272,8 @@ def load_or_run(key: str, preset: str, seeds: int, root: str | Path = "", device
     return read(key, preset, seeds, folder)
 
 
-def resolve_device(device: str) -> str:
-    """`auto` is an accelerator where there is one, `none` no device. Raises UserError for one that is not there."""
-    import torch
-
-    if device == "none":
-        return device
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"The device {device!r} cannot be used ({reason}): take --device cpu, cuda or auto.") from None
-    return device
-
-
 def deadline_after(budget: str | None) -> float | None:
-    """`9m`, `90s`, `1.5h` or seconds, as the time.time() at which to stop. Raises UserError for anything else."""
+    """`9m`, `90s`, `1.5h` or seconds, as the time.monotonic() at which to stop. Raises UserError for anything else."""
     if budget is None:
         return None
     scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(budget[-1:], 0.0)
@@ -276,4 +283,4 @@ def deadline_after(budget: str | None) -> float | None:
         seconds = -1.0
     if not seconds > 0:
         raise UserError(f"--time-budget {budget!r} is no time: write 90s, 9m or 1.5h.")
-    return time.time() + seconds
+    return time.monotonic() + seconds

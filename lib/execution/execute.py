@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 
-from lib.errors import RunFailed, UserError
+from lib.errors import RunFailed, UserError, is_of_the_disk
 from lib.execution.runs import Run, Store, history_csv, write_sums
 from lib.execution.workspace import CHECKPOINT, Diverged, Outcome, OutOfTime, Workspace
 from lib.results import readable_json, score_to_json
@@ -32,7 +32,7 @@ class Options(NamedTuple):
 
     device: str = "cpu"
     checkpoint_seconds: float = 10.0
-    deadline: float | None = None  # time.time() at which to stop
+    deadline: float | None = None  # time.monotonic() at which to stop: one clock for all processes of a machine
     processes: Processes = ALONE  # those that train one run together; their number does move bits
 
 
@@ -43,6 +43,12 @@ class Report(NamedTuple):
     ending: Literal["finished", "kept", "failed", "out of time", "crashed"]
     seconds: float
     said: str = ""
+
+
+def not_begun(run: Run, options: Options) -> Report | None:
+    """The report of a run for which there is no time left; None while there is."""
+    late = options.deadline is not None and time.monotonic() >= options.deadline
+    return Report(run, "out of time", 0.0, "not begun") if late else None
 
 
 @contextmanager
@@ -117,9 +123,11 @@ def execute(
             provenance["processes"] = _processes(workspace)
             _finish(store, run, _failed_files(diverged), workspace, provenance)
             return Report(run, "failed", workspace.seconds, diverged.reason)
-        except (OSError, RunFailed, UserError):
-            raise  # missing data, a full disk: every other run would meet it too
+        except (RunFailed, UserError):
+            raise  # missing data: every other run would meet it too
         except Exception as error:  # a bug in one run must not take the others down
+            if is_of_the_disk(error):
+                raise
             (folder / "traceback.txt").write_text(traceback.format_exc())
             said = f"{type(error).__name__}: {error} (whole traceback in {folder / 'traceback.txt'})"
             return Report(run, "crashed", workspace.seconds, said)
@@ -129,7 +137,7 @@ def execute(
 def _alone(lock_path: Path, deadline: float | None) -> Iterator[bool]:
     """Hold the run's lock; the system frees it when its holder dies. Gives False if the deadline comes first."""
     lock = FileLock(lock_path)
-    timeout = -1 if deadline is None else max(0.0, deadline - time.time())
+    timeout = -1 if deadline is None else max(0.0, deadline - time.monotonic())
     try:
         lock.acquire(timeout=timeout)
     except Timeout:

@@ -3,33 +3,47 @@
 The numbers depend only on whether a run was split between processes, and then by rounding.
 """
 
-import json
+import concurrent.futures
+import hashlib
+import logging
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
-from lib.errors import RunFailed, UserError
-from lib.execution.execute import Compute, Options, Report, deterministic, execute
+from lib.errors import RunFailed, UserError, is_of_the_disk
+from lib.execution.execute import Compute, Options, Report, deterministic, execute, not_begun
 from lib.execution.progress import Progress
 from lib.execution.runs import Run, Store
+from lib.execution.worker import WorkersLost, execute_on_worker, read_heartbeat
 from lib.execution.workspace import Accompanied, Diverged, Outcome, OutOfTime, Workspace
-from lib.files import write_atomically
 from lib.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
-HEARTBEAT = "progress.json"
+POLL_S, HEARTBEAT_S = 0.1, 0.5
+LEAST_MEMORY = 500_000_000
+PATIENCE_S = 120.0  # how long a scheduler may be away, as while it is started again
+
+
+class NoScheduler(UserError):
+    """Nobody answers at the address."""
+
+
+class SchedulerLost(Exception):
+    """The scheduler answered before, and does no more."""
 
 
 def run_here(runs: Sequence[Run], compute: Compute, store: Store, options: Options, progress: Progress) -> list[Report]:
     """One run after the other in this process."""
     reports = []
     for run in runs:
-        report = _execute_in_time(run, compute, store, options, partial(progress.advance, run))
+        report = not_begun(run, options) or execute(run, compute, store, options, partial(progress.advance, run))
         progress.ended(report)
         reports.append(report)
     return reports
@@ -56,7 +70,7 @@ def run_together(
     reports = []
     for run in runs:
         chosen = options if splits(run) else options._replace(processes=ALONE)
-        report = _execute_in_time(run, lead, store, chosen, partial(progress.advance, run))
+        report = not_begun(run, chosen) or execute(run, lead, store, chosen, partial(progress.advance, run))
         progress.ended(report)
         reports.append(report)
         if report.ending == "crashed" and splits(run):
@@ -100,84 +114,154 @@ def run_on_cluster(
     *,
     workers: int,
     scheduler: str | None = None,
+    memory_limit: str | None = None,
 ) -> list[Report]:
     """Each run is one task of one thread on a dask cluster: `workers` processes here, or those of `scheduler`.
 
-    The store's folder must be the same files for every worker. Workers tell how far they are by a small file in the
-    begun run's folder, so any scheduler will do. A run whose worker was lost twice is reported as crashed.
+    The runs begin in the order given. The store's folder must be the same files for every worker: by them workers tell
+    how far they are, so any scheduler will do. A run that crashes, or whose worker dies, goes on from its last
+    checkpoint once; the second time it is reported as crashed, and the others go on. A scheduler that is lost is
+    awaited for PATIENCE_S, then RunFailed is raised. memory_limit: of a worker here, as 4GB; a share of all if None.
     """
-    with _client(workers, scheduler) as client:
-        from distributed import wait
+    ended: dict[str, Report] = {}
+    lost_at: float | None = None
+    while len(ended) < len({run.fingerprint for run in runs}):
+        left = [run for run in runs if run.fingerprint not in ended]
+        try:
+            with _client(workers, scheduler, memory_limit) as client:
+                asked = _Asked(client, left, compute, store, options, outside=scheduler is not None)
+                for report in asked.reports(progress):
+                    progress.ended(report)
+                    ended[report.run.fingerprint] = report
+        except SchedulerLost:
+            lost_at = time.monotonic()
+            progress.say(f"The dask scheduler at {scheduler} is gone: waiting {PATIENCE_S:.0f} s for it to come back.")
+        except NoScheduler:
+            if lost_at is None:
+                raise
+            if time.monotonic() - lost_at > PATIENCE_S:
+                raise RunFailed(
+                    f"The dask scheduler at {scheduler} is gone. {len(ended)} of {len(runs)} runs had ended and are"
+                    " kept; once it is back, the same command goes on with the others from their last checkpoints."
+                ) from None
+            time.sleep(POLL_S)
+    return list(ended.values())
 
-        shared = (compute, Store(store.root.resolve()), options)
-        futures = {}
-        for place, run in enumerate(runs):  # in the plan's order, which puts the longest first
-            key = f"run-{run.fingerprint}"  # a common prefix, so that dask queues them as one group
-            futures[client.submit(_execute_on_worker, run, *shared, key=key, retries=1, priority=-place)] = run
-        waiting, reports = set(futures), []
-        while waiting:
-            try:
-                done, waiting = wait(waiting, timeout=0.5, return_when="FIRST_COMPLETED")
-            except TimeoutError:
-                done = set()
-            for future in done:
-                report = _report(future, futures[future])
-                progress.ended(report)
-                reports.append(report)
-            for future in waiting:
-                _show_heartbeat(store.begun_folder(futures[future]) / HEARTBEAT, futures[future], progress)
-        return reports
+
+class _Asked:
+    """What one client asked of a scheduler. However it is left, what nobody else waits for is computed no more."""
+
+    def __init__(
+        self, client: "Client", runs: Sequence[Run], compute: Compute, store: Store, options: Options, *, outside: bool
+    ) -> None:
+        self.client, self.store, self.outside = client, Store(store.root.resolve()), outside
+        # Other machines have other clocks, so that an outside cluster's deadline is kept from here.
+        self.deadline = options.deadline
+        self.task = (compute, self.store, options._replace(deadline=None) if outside else options, uuid4().hex)
+        self.places = {run.fingerprint: place for place, run in enumerate(runs)}
+        self.times = dict.fromkeys(self.places, 0)
+        self.waiting = {self._ask(run): run for run in runs}
+
+    def reports(self, progress: Progress) -> Iterator[Report]:
+        """The report of each run as it ends. Raises SchedulerLost."""
+        if not self.client.scheduler_info()["workers"]:
+            progress.say("The dask scheduler has no workers yet: waiting for the first.")
+        tried, shown_at = set(), 0.0
+        while self.waiting:
+            time.sleep(POLL_S)
+            if self.client.status != "running":
+                raise SchedulerLost
+            late = self.deadline is not None and time.monotonic() >= self.deadline
+            for future in [future for future in self.waiting if future.done()]:
+                run = self.waiting.pop(future)
+                report, final = _outcome(future, run)
+                if report is None or (report.ending == "out of time" and not late):
+                    self.waiting[self._ask(run)] = run  # the scheduler forgot it, or it was stopped for another client
+                elif report.ending == "crashed" and not final and run.fingerprint not in tried:
+                    tried.add(run.fingerprint)
+                    progress.say(f"{run.name} goes on from its last checkpoint, for it crashed: {report.said}")
+                    self.waiting[self._ask(run)] = run
+                else:
+                    yield report
+            if late and self.outside:
+                yield from (Report(run, "out of time", 0.0, "stopped") for run in self.waiting.values())
+                return
+            if time.monotonic() - shown_at >= HEARTBEAT_S:
+                shown_at = time.monotonic()
+                self._show(progress)
+
+    def _ask(self, run: Run) -> "Future":
+        self.times[run.fingerprint] += 1
+        # Two clients that want the same run in the same folder share one task. The first word is common to all tasks,
+        # so that dask queues them as one group.
+        what = f"{run.fingerprint} {self.store.root} {self.times[run.fingerprint]}"
+        key = f"run-{hashlib.sha256(what.encode()).hexdigest()}"
+        try:
+            return self.client.submit(
+                execute_on_worker, run, *self.task, key=key, priority=-self.places[run.fingerprint]
+            )
+        except Exception:
+            if self.client.status != "running":
+                raise SchedulerLost from None
+            raise
+
+    def _show(self, progress: Progress) -> None:
+        for run in self.waiting.values():
+            if (far := read_heartbeat(self.store.begun_folder(run))) is not None:
+                progress.advance(run, *far)
 
 
-def _report(future: "Future", run: Run) -> Report:
+def _outcome(future: "Future", run: Run) -> tuple[Report | None, bool]:
+    """The run's report, None if the scheduler lost it; and whether another attempt is out of the question.
+
+    Raises what every run would meet: a full disk, missing data.
+    """
+    if future.status == "error":
+        error = future.exception()
+        if isinstance(error, UserError) or is_of_the_disk(error):
+            raise error
+        if isinstance(error, WorkersLost):
+            return Report(run, "crashed", 0.0, str(error)), True
+        said = f"{type(error).__name__}: {error}"  # the workers' environment lacks something
+        if type(error).__name__ == "KilledWorker":
+            said = "workers died before they could begin it, most likely for want of memory: see --memory-limit."
+        return Report(run, "crashed", 0.0, said), False
     try:
-        report: Report = future.result()
-        return report
-    except (OSError, UserError):
-        raise  # a full disk, missing data: every run would meet it
-    except Exception as error:  # the worker died, or its environment lacks something
-        return Report(run, "crashed", 0.0, f"{type(error).__name__}: {error}")
+        return future.result(timeout=60), False
+    except Exception:  # cancelled with the scheduler or by it, or its worker went before it handed the report over
+        return None, False
 
 
-def _execute_on_worker(run: Run, compute: Compute, store: Store, options: Options) -> Report:
-    path = store.begun_folder(run) / HEARTBEAT
-    return _execute_in_time(run, compute, store, options, partial(_write_heartbeat, path))
-
-
-def _execute_in_time(
-    run: Run, compute: Compute, store: Store, options: Options, show: Callable[[int, int], None]
-) -> Report:
-    """Compute the run, unless the time is up already: then nothing is begun that could not be got anywhere."""
-    if options.deadline is not None and time.time() >= options.deadline:
-        return Report(run, "out of time", 0.0, "not begun")
-    return execute(run, compute, store, options, show)
-
-
-def _write_heartbeat(path: Path, done: int, total: int) -> None:
-    write_atomically(path, json.dumps([done, total]))
-
-
-def _show_heartbeat(path: Path, run: Run, progress: Progress) -> None:
+def _require_memory(limit: str, scheduler: str | None, parse: Callable[[str], int]) -> None:
+    if scheduler is not None:
+        raise UserError("--memory-limit is for workers that are started here: those of a scheduler have their own.")
     try:
-        progress.advance(run, *json.loads(path.read_text()))
-    except (OSError, ValueError):  # not begun, or just finished
-        progress.advance(run, 0, 1)
+        amount = parse(limit)
+    except ValueError:
+        raise UserError(f"--memory-limit {limit!r} is no amount of memory: write 4GB or 900MB.") from None
+    if amount < LEAST_MEMORY:
+        raise UserError(f"--memory-limit {limit} is too little: PyTorch alone takes half a gigabyte of each worker.")
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> "Iterator[Client]":
+def _client(workers: int, scheduler: str | None, memory_limit: str | None) -> "Iterator[Client]":
     try:
         import dask
+        from dask.utils import parse_bytes
         from distributed import Client, LocalCluster
     except ImportError:
         raise UserError(
             "Running on several workers needs the package `distributed`: install regen[reports], or use --workers 1."
         ) from None
+    if memory_limit is not None:
+        _require_memory(memory_limit, scheduler, parse_bytes)
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.CRITICAL)  # what went wrong is said here, in a sentence
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=10)
         except (OSError, TimeoutError, ValueError) as error:
-            raise UserError(
+            raise NoScheduler(
                 f"No dask scheduler answers at {scheduler} ({error}): start one, or leave out --scheduler."
             ) from None
         with client:
@@ -188,17 +272,49 @@ def _client(workers: int, scheduler: str | None) -> "Iterator[Client]":
     # a VAE's training step takes 1.5 times as long (11.2 against 7.6 ms). Here that is left out.
     # One arena suffices for one thread of work, and saves some 30 MB a worker.
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), 1)
-    with (
-        dask.config.set(
-            {"distributed.nanny.pre-spawn-environ": one_thread, "distributed.scheduler.allowed-failures": 1}
-        ),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            silence_logs="ERROR",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    settings = {
+        "distributed.nanny.pre-spawn-environ": one_thread,
+        "distributed.scheduler.allowed-failures": 1,  # of what dies before the run begins, and marks its folder
+        "distributed.scheduler.worker-saturation": 1.0,  # a run waits at the scheduler, not behind another on a worker
+        # A worker over its limit is killed. One that merely came near it would be sent nothing more, for ever.
+        **dict.fromkeys((f"distributed.worker.memory.{limit}" for limit in ("target", "spill", "pause")), False),
+    }
+    start = partial(
+        LocalCluster,
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=memory_limit or "auto",
+        dashboard_address="127.0.0.1:0",
+        silence_logs="CRITICAL",
+    )
+    with dask.config.set(settings), _deaf_to_ctrl_c(start) as cluster, Client(cluster) as client:
         yield client
+
+
+def _started(starting: "concurrent.futures.Future[LocalCluster]") -> "LocalCluster":
+    try:
+        return starting.result()
+    except RuntimeError as error:
+        raise UserError(
+            f"The workers did not start ({error}): give each more memory (--memory-limit), or take fewer (--workers)."
+        ) from None
+
+
+@contextmanager
+def _deaf_to_ctrl_c(start: "Callable[[], LocalCluster]") -> "Iterator[LocalCluster]":
+    """A cluster whose processes leave Ctrl-C to this one. A terminal sends it to all, and each would die of it aloud.
+
+    Signals that a thread blocks stay blocked in the threads and processes that come from it, whenever they are begun.
+    Raises UserError if the workers do not start.
+    """
+    resource_tracker.ensure_running()  # Python 3.11 unblocks the signals of the thread that starts it
+    block = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=block) as thread:
+        starting = thread.submit(start)
+        try:
+            with _started(starting) as cluster:
+                yield cluster
+        finally:
+            if starting.exception() is None:  # waits, if Ctrl-C came while it was started
+                starting.result().close()

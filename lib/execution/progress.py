@@ -1,4 +1,7 @@
-"""Progress of many runs: a bar on a terminal and in a notebook, one line every few seconds elsewhere."""
+"""Progress of many runs: on a terminal a bar for all and one for each that is computed, elsewhere a line now and then.
+
+In a notebook, which cannot move its cursor, there is the bar for all.
+"""
 
 import sys
 import time
@@ -9,6 +12,8 @@ from tqdm import tqdm
 
 from lib.execution.execute import Report
 from lib.execution.runs import Run
+
+BAR = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
 
 
 class Progress:
@@ -22,21 +27,25 @@ class Progress:
         self.every, self._began, self._line_at = every, time.monotonic(), time.monotonic()
         self._share = {run.fingerprint: 0.0 for run in runs}
         self._ended = 0
-        bar = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
+        self._many = len(runs) > 1 and self.stream.isatty()
         live = self.stream.isatty() or "ipykernel" in sys.modules  # a terminal, or a reader's notebook
-        self._bar = tqdm(total=len(runs), bar_format=bar, file=self.stream) if live else None
+        self._bar = tqdm(total=len(runs), bar_format=BAR, file=self.stream) if live else None
+        self._bars: dict[str, tqdm] = {}  # of the runs that are being computed
         self._describe()
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        for bar in [*self._bars.values(), self._bar]:
+            if bar is not None:
+                bar.close()
 
     def advance(self, run: Run, done: int, total: int) -> None:
         self._share[run.fingerprint] = done / total
         if self._bar is not None:
+            if self._many:
+                self._draw(run)
             self._describe()
         elif time.monotonic() - self._line_at >= self.every:
             self._line_at = time.monotonic()
@@ -48,6 +57,8 @@ class Progress:
     def ended(self, report: Report) -> None:
         self._ended += 1
         self._share[report.run.fingerprint] = 1.0
+        if (bar := self._bars.pop(report.run.fingerprint, None)) is not None:
+            bar.close()
         if report.ending != "kept" or report.said:
             said = f": {report.said}" if report.said else ""
             self.say(f"{report.run.name}: {report.ending} after {report.seconds:.1f} s{said}")
@@ -58,6 +69,15 @@ class Progress:
             print(text, file=self.stream, flush=True)
         else:
             self._bar.write(text, file=self.stream)
+
+    def _draw(self, run: Run) -> None:
+        """The line of one run, made when it is first heard of; tqdm hides what the screen has no room for."""
+        bar = self._bars.get(run.fingerprint)
+        if bar is None:
+            named = {"desc": f"  {run.name}", "total": 1, "leave": False}
+            bar = self._bars[run.fingerprint] = tqdm(bar_format=BAR, file=self.stream, **named)
+        bar.n = round(self._share[run.fingerprint], 3)
+        bar.refresh()
 
     def _describe(self) -> None:
         if self._bar is not None:

@@ -49,7 +49,7 @@ class Workspace:
     """One run's folder while it is begun.
 
     checkpoint_seconds: at least so long between two checkpoints, and longer where they are large and writing them would
-    take more than MOST_KEEPING of the time; 0 is after every step. deadline: time.time() at which to stop, or None.
+    take more than MOST_KEEPING of the time; 0 is after every step. deadline: time.monotonic() at which to stop.
     progress: called with (steps done, steps in all) at most twice a second. processes: those that train this run
     together; only the first of them reads and writes the folder.
     """
@@ -107,7 +107,7 @@ class Workspace:
         """
         now = time.monotonic()
         deadline = self.deadline
-        late = deadline is not None and self.processes.told(lambda: time.time() >= deadline)
+        late = deadline is not None and self.processes.told(lambda: now >= deadline)
         if self.processes.first and (late or now - self._kept >= self._pause):
             extra = {"seconds": self.seconds, "resumed_at": self.resumed_at, "worlds": self.worlds}
             save_checkpoint(self.folder / CHECKPOINT, training_tensors(**parts), {**state, **extra})

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("panel", "series", "kind", "x", "y", "low", "high", "value")
 _MOST_CELLS = 20_000
+_DIGITS_OF_FINE_MAPS = 5
 _DIGITS = 7  # significant, more than a reader can see and fewer than what differs between processors
 
 
@@ -189,8 +190,11 @@ def _image(image: Any, name: str) -> Iterator[dict[str, Any]]:
         xs = left + (np.arange(columns) + 0.5) * (right - left) / columns
         ys = np.linspace(bottom, top, 2 * rows + 1)[1::2]
         ys = ys if image.origin == "lower" else ys[::-1]
+        # A fine map has thousands of cells and hundreds of colours: fewer digits tell all of it in a smaller file.
+        digits = _DIGITS if pixels.size <= 1000 else _DIGITS_OF_FINE_MAPS
         for i, j in np.ndindex(rows, columns):
-            yield {"series": name, "kind": "cell", "x": xs[j], "y": ys[i], "value": float(pixels[i, j])}
+            x, y, value = (_rounded(float(each), digits) for each in (xs[j], ys[i], pixels[i, j]))
+            yield {"series": name, "kind": "cell", "x": x, "y": y, "value": value}
         return
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
     size = " x ".join(map(str, pixels.shape))
@@ -198,6 +202,6 @@ def _image(image: Any, name: str) -> Iterator[dict[str, Any]]:
     yield {"series": name, "kind": "picture", "value": what}
 
 
-def _rounded(value: Any) -> Any:
-    """Floats with _DIGITS significant digits: a last bit that differs between processors makes no other file."""
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float | np.floating) else value
+def _rounded(value: Any, digits: int = _DIGITS) -> Any:
+    """Floats with `digits` significant digits: a last bit that differs between processors makes no other file."""
+    return float(f"{value:.{digits}g}") if isinstance(value, float | np.floating) else value

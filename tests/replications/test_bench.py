@@ -20,7 +20,7 @@ def record(part, rows):
 
 def test_every_part_can_be_measured():
     """Each names a module that has `measure`; the papers' are found by themselves."""
-    assert bench.parts() == [*bench.PARTS, *papers.known()]
+    assert bench.parts() == [*bench.ALL, *papers.known()]
     for part in bench.parts():
         module = __import__(bench.module_of(part), fromlist=["measure"])
         assert callable(module.measure), part

@@ -57,7 +57,7 @@ def interrupted(case: Case, folder: Path, processes: Processes) -> Any:
 def out_of_time(case: Case, folder: Path, processes: Processes) -> int:
     """The step after which the training stopped here, although only the first process's time is up; 0 if it did not."""
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.time() + (0 if processes.first else 10**6)
+    deadline = time.monotonic() + (0 if processes.first else 10**6)
     try:
         case(Workspace(folder, 0, checkpoint_seconds=10**6, deadline=deadline, processes=processes))
     except OutOfTime as stopped:

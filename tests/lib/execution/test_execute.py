@@ -188,7 +188,7 @@ class TestDeadline:
         """A deadline that has passed lets each call make one step: the run is cut at every one of its first steps."""
         run = tiny_aevb()
         for step in (1, 2, 3):
-            report = execute(run, vae2013.compute, store, Options(deadline=time.time()))
+            report = execute(run, vae2013.compute, store, Options(deadline=time.monotonic()))
             assert (report.ending, report.said) == ("out of time", f"out of time after step {step} of 200")
             assert store.state(run) == "begun"
         assert execute(run, vae2013.compute, store, Options()).ending == "finished"
@@ -204,7 +204,7 @@ class TestDeadline:
                 workspace.keep({"step": step, "history": []}, 2, model=model)
             return Outcome({}, [], {})
 
-        assert execute(toy_run(), slow, store, Options(deadline=time.time())).ending == "out of time"
+        assert execute(toy_run(), slow, store, Options(deadline=time.monotonic())).ending == "out of time"
         assert execute(toy_run(), slow, store, Options()).seconds > 0.2
 
     def test_a_deadline_in_the_queue_for_another_process(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
@@ -216,7 +216,7 @@ class TestDeadline:
         ) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            report = execute(toy_run(), toy, store, Options(deadline=time.time() + 0.2))
+            report = execute(toy_run(), toy, store, Options(deadline=time.monotonic() + 0.2))
             assert (report.ending, toy.calls) == ("out of time", 0)  # type: ignore[attr-defined]
             assert "another process" in report.said
             other.kill()
@@ -267,7 +267,7 @@ class TestDeterministic:
 def test_checkpoints_and_deadlines_move_no_bit(
     store: Store, tiny_aevb: MakeRun, written: Read, undisturbed: dict[str, bytes]
 ) -> None:
-    options = Options(checkpoint_seconds=0, deadline=time.time() + 600)
+    options = Options(checkpoint_seconds=0, deadline=time.monotonic() + 600)
     execute(tiny_aevb(), vae2013.compute, store, options)
     assert written(store, tiny_aevb()) == undisturbed
 

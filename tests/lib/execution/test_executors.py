@@ -2,6 +2,7 @@
 
 import errno
 import io
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -54,7 +55,7 @@ class TestHere:
 
     def test_what_comes_after_the_deadline_is_not_begun(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
         runs = [toy_run(seed=0), toy_run(seed=1)]
-        reports = run_here(runs, toy, store, Options(deadline=time.time() - 1), quiet(runs))
+        reports = run_here(runs, toy, store, Options(deadline=time.monotonic() - 1), quiet(runs))
         assert [report.ending for report in reports] == ["out of time"] * 2
         assert toy.calls == 0  # type: ignore[attr-defined]
 
@@ -128,6 +129,43 @@ def _impatient(client: Callable[..., object], address: str, timeout: float) -> o
     return client(address, timeout=0.2)
 
 
+@pytest.mark.parametrize(
+    ("limit", "scheduler", "sentence"),
+    [
+        ("much", None, "'much' is no amount of memory: write 4GB"),
+        ("100MB", None, "100MB is too little"),
+        ("4GB", "tcp://there:1", "those of a scheduler have their own"),
+    ],
+)
+def test_a_memory_limit_that_cannot_be(
+    store: Store, toy_run: MakeRun, toy: Compute, limit: str, scheduler: str | None, sentence: str
+) -> None:
+    runs = [toy_run()]
+    with pytest.raises(UserError, match=sentence):
+        run_on_cluster(runs, toy, store, Options(), quiet(runs), workers=1, scheduler=scheduler, memory_limit=limit)
+
+
+@pytest.mark.slow
+def test_a_worker_over_its_memory_is_killed_and_the_others_go_on(store: Store, tiny_aevb: MakeRun) -> None:
+    def compute(run: Run, workspace: Workspace) -> Outcome:  # inside a function, so that it is sent whole
+        hoard, until = [], time.monotonic() + 120
+        while run.experiment == "greedy" and time.monotonic() < until:
+            hoard.append(bytearray(b"x" * 20_000_000))
+            time.sleep(0.02)
+        return Outcome({}, [], {})
+
+    runs = [replace(tiny_aevb(), experiment=name) for name in ("greedy", "modest")]
+    reports = run_on_cluster(runs, compute, store, Options(), quiet(runs), workers=2, memory_limit="1GB")
+    assert endings(reports) == {"greedy": "crashed", "modest": "finished"}
+    said = {report.run.experiment: report.said for report in reports}
+    assert "its worker died 2 times, most likely for want of memory (it may have 1.0 GB" in said["greedy"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class TestProgress:
     def test_writes_lines_to_what_is_no_terminal(self, toy_run: MakeRun) -> None:
         runs, stream = [toy_run(seed=0), toy_run(seed=1)], io.StringIO()
@@ -162,11 +200,30 @@ class TestProgress:
             progress.ended(Report(toy_run(), "crashed", 1.0, "KeyError: 'x'"))
         assert stream.getvalue() == "toy2000 smoke toy seed 0: crashed after 1.0 s: KeyError: 'x'\n"
 
-    def test_a_bar_on_a_terminal(self, toy_run: MakeRun) -> None:
-        class Terminal(io.StringIO):
-            def isatty(self) -> bool:
-                return True
+    def test_a_line_a_run_that_is_computed_on_a_terminal(self, toy_run: MakeRun) -> None:
+        runs, stream = [toy_run(seed=seed) for seed in range(3)], Terminal()
+        with Progress(runs, stream) as progress:
+            progress.advance(runs[0], 1, 4)
+            progress.advance(runs[1], 1, 2)
+            text = stream.getvalue()
+            assert "toy2000 smoke toy seed 0  25 %" in text
+            assert "toy2000 smoke toy seed 1  50 %" in text
+            assert "0/3 runs  25 %" in text
+            assert "seed 2" not in text
+            assert "\x1b[A" in text  # it moves between lines
+            progress.ended(Report(runs[0], "finished", 1.0))
+            assert len(progress._bars) == 1
+        assert "\x1b[A" in stream.getvalue()
 
+    def test_a_notebook_has_the_bar_for_all_alone(self, toy_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+        runs, stream = [toy_run(seed=seed) for seed in range(2)], io.StringIO()
+        with Progress(runs, stream) as progress:
+            progress.advance(runs[0], 1, 2)
+        assert "0/2 runs  25 %" in stream.getvalue()
+        assert "seed" not in stream.getvalue()
+
+    def test_a_bar_on_a_terminal(self, toy_run: MakeRun) -> None:
         stream = Terminal()
         with Progress([toy_run()], stream) as progress:
             progress.advance(toy_run(), 1, 2)

@@ -1,0 +1,75 @@
+"""`regen bench scheduler`: what the scheduler costs a task, and what a second worker brings."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from lib.execution.execute import Options, Report
+from lib.execution.executors import run_here, run_on_cluster
+from lib.execution.progress import Progress
+from lib.execution.runs import Run, Store
+from lib.execution.trial import TrialConfig, compute, trial
+
+SHORT, LONG = TrialConfig(steps=100), TrialConfig(steps=2500, width=128)
+
+
+def measure(tasks: int = 500, equal_runs: int = 8, rounds: int = 3) -> list[dict[str, Any]]:
+    """Rows of what was measured: `tasks` short runs by two workers and here, and longer ones by one worker and two."""
+    return [*overhead(tasks), *scaling(equal_runs, rounds)]
+
+
+def overhead(tasks: int, workers: int = 2) -> list[dict[str, Any]]:
+    """Many short runs, so that what is not the runs themselves shows: the overhead, the workers' start in it."""
+    runs = [trial(seed, SHORT) for seed in range(tasks)]
+    rows = []
+    for name, count in (("in this process", 0), (f"{workers} workers", workers)):
+        start = _computed([trial(tasks, SHORT), trial(tasks + 1, SHORT)], count)[0] if count else 0.0
+        seconds, reports = _computed(runs, count)
+        computing = sum(report.seconds for report in reports)
+        rows.append(
+            {
+                "what": f"{tasks} runs of {SHORT.steps} steps, {name}",
+                "wall_s": round(seconds, 2),
+                "start_measured_apart_s": round(start, 2),
+                "sum_of_runs_s": round(computing, 2),
+                "overhead_ms_a_task": round(1000 * (seconds * max(count, 1) - computing) / tasks, 2),
+            }
+        )
+    return rows
+
+
+def scaling(equal_runs: int, rounds: int) -> list[dict[str, Any]]:
+    """The seconds of one worker over those of two, for the same runs, in turns; the workers' start is taken off."""
+    ratios, seconds = [], {1: 0.0, 2: 0.0}
+    for turn in range(rounds):
+        for workers in (1, 2):
+            start = _computed([trial(10_000 + n, SHORT) for n in range(workers)], workers)[0]
+            runs = [trial(turn * equal_runs + n, LONG) for n in range(equal_runs)]
+            seconds[workers] = _computed(runs, workers)[0] - start
+        ratios.append(seconds[1] / seconds[2])
+    return [
+        {
+            "what": f"{equal_runs} runs of {LONG.steps} steps: one worker's time over two workers'",
+            "ratio": round(statistics.median(ratios), 2),
+            "low": round(min(ratios), 2),
+            "high": round(max(ratios), 2),
+        }
+    ]
+
+
+def _computed(runs: Sequence[Run], workers: int) -> tuple[float, list[Report]]:
+    """Wall seconds of the runs in a new folder, on so many workers or, with none, in this process."""
+    with tempfile.TemporaryDirectory(prefix="regen-bench-") as folder, Progress(runs, StringIO()) as progress:
+        store, begun = Store(Path(folder)), time.perf_counter()
+        if workers:
+            reports = run_on_cluster(runs, compute, store, Options(), progress, workers=workers)
+        else:
+            reports = run_here(runs, compute, store, Options(), progress)
+        seconds = time.perf_counter() - begun
+    bad = [report.said for report in reports if report.ending != "finished"]
+    assert not bad, bad
+    return seconds, reports

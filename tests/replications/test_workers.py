@@ -1,0 +1,80 @@
+"""`regen run` on workers of its own: in which order, stopped by Ctrl-C, and twice at once."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lib.execution.runs import Store
+from replications import papers
+
+KEY = papers.known()[-1]
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    """The command in a process group of its own, as a terminal would start it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "replications", "run", *map(str, arguments)],
+        cwd=papers.REPOSITORY,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_longest_first(tmp_path: Path) -> None:
+    runs = papers.plan(KEY, "smoke", 1)[:3]
+    runs = [replace(runs[0], experiment=name, seed=seed) for seed in (0, 1) for name in ("short", "new", "long")]
+    for run, seconds in zip(runs, (1.0, None, 50.0, 3.0, None, 7.0), strict=True):
+        if seconds is not None:
+            folder = Store(tmp_path).folder(run)
+            folder.mkdir(parents=True)
+            record = {"paper": run.paper, "preset": run.preset, "experiment": run.experiment}
+            (folder / "results.json").write_text(json.dumps(record))
+            (folder / "run.json").write_text(json.dumps({"wall_seconds": seconds}))
+    found = [(run.experiment, run.seed) for run in papers.longest_first(runs, tmp_path)]
+    assert found == [("new", 0), ("new", 1), ("long", 0), ("long", 1), ("short", 0), ("short", 1)]
+    other = [replace(run, preset="laptop") for run in runs]
+    assert papers.longest_first(other, tmp_path) == other  # another preset takes another time
+
+
+def test_the_published_runs_tell_how_long_each_takes() -> None:
+    plan = [run for key in papers.known() for run in papers.plan(key, "laptop", 1)]
+    ordered = papers.longest_first(plan)
+    assert sorted(run.name for run in ordered) == sorted(run.name for run in plan)
+    assert ordered != plan
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_command_and_its_workers(tmp_path: Path) -> None:
+    process = start(KEY, "--preset", "laptop", "--workers", 2, "--out", tmp_path)
+    until = time.monotonic() + 180
+    while not list(tmp_path.glob("runs/*/*.begun/progress.json")) and time.monotonic() < until:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "regen: Stopped. The same command goes on from the last checkpoints.", said
+    assert "Traceback" not in said, said
+    states = subprocess.run(["ps", "-e", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    left = [line for line in states.splitlines() if line.split()[0] == str(process.pid) and "Z" not in line]
+    assert left == []
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_compute_nothing_twice(tmp_path: Path) -> None:
+    both = [start(KEY, "--preset", "smoke", "--workers", 2, "--out", tmp_path) for _ in range(2)]
+    said = [process.communicate(timeout=900) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    plan = papers.plan(KEY, "smoke", 1)
+    counted = [re.search(r"(?:(\d+) computed)?(?:, )?(?:(\d+) already there)?\n", out) for out, _ in said]
+    assert sum(int(found[1] or 0) for found in counted if found) == len(plan)
+    assert {Store(tmp_path).state(run) for run in plan} == {"finished"}
