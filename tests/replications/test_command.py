@@ -247,7 +247,7 @@ def test_a_failing_notebook_ends_in_code_1_and_a_partial_page(store, tmp_path, m
     monkeypatch.setattr(papers.Paper, "notebook", property(lambda self: path))
     out = Path(shutil.copytree(store, tmp_path / "out"))
     with pytest.raises(command.typer.Exit) as ended:
-        command.report_papers(["vae2013"], "smoke", None, 1, None, "cpu", None, None, out)
+        command.report_papers(["vae2013"], "smoke", workers=1, device="cpu", out=out)
     assert ended.value.exit_code == 1
     assert "ValueError: planted" in capsys.readouterr().err
     page = (out / "smoke" / "vae2013.html").read_text()
