@@ -40,7 +40,6 @@ class Trial:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key, self.calm = folder, key, folder / "calm"
-        begun = time.monotonic()
         ended = self.regen(self.calm, whole_plan=True)
         assert ended.code == 0, ended.said
         runs = papers.plan(key, "smoke", 1)
@@ -69,7 +68,7 @@ class Trial:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
             # A checkpoint every 50 ms: a smoke run would be over before the first of every ten seconds.
-            Options.__new__.__defaults__ = ("cpu", 0.05, None)  # type: ignore[attr-defined]
+            Options.__new__.__defaults__ = tuple(Options(checkpoint_seconds=0.05))  # type: ignore[attr-defined]
             arguments = [verb, self.key, "--preset", "smoke", *chosen, *options, "--out", out]
             sys.argv = ["regen", *map(str, arguments)]
             before()
