@@ -5,7 +5,6 @@ count: work and peer take turns, and a ratio is the median over rounds. A peer t
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from lib.metrics import (
     precision_recall,
 )
 from lib.models.gaussian_vae import BernoulliVAE
+from lib.timing import take_turns
 from lib.transport import distances_between, optimal_assignment, sinkhorn
 
 ROUNDS = 3
@@ -55,15 +55,8 @@ def _row(
 
 def _seconds(*works: Callable[[], Any], rounds: int = ROUNDS) -> list[list[float]]:
     """Wall seconds of each work, `rounds` times, in turns, after one untimed call each."""
-    for work in works:
-        work()
-    taken: list[list[float]] = [[] for _ in works]
-    for _ in range(rounds):
-        for seconds, work in zip(taken, works, strict=True):
-            begun = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - begun)
-    return taken
+    contenders = {str(place): work for place, work in enumerate(works)}
+    return list(take_turns(contenders, rounds, repeats=1, warm_up=1).values())
 
 
 def parzen() -> Iterator[dict[str, Any]]:

@@ -5,7 +5,6 @@ How a training step grows with latents and with models side by side is measured 
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from lib.execution.execute import deterministic
 from lib.likelihood import importance_weighted_bound, parzen_log_likelihood
 from lib.metrics import frechet_distance, gaussian_stats, kernel_distance, precision_recall
 from lib.models.gaussian_vae import BernoulliVAE
+from lib.timing import take_turns
 
 ROUNDS = 3
 IMAGES = (500, 1000, 2000, 4000)
@@ -43,15 +43,9 @@ def measure() -> list[dict[str, Any]]:
 
 def _row(what: str, grows: str, sizes: Sequence[int], made: Callable[[int], Callable[[], object]]) -> dict[str, Any]:
     """made(size): the work at that size, with all that it needs ready. Sizes take turns in every round."""
-    works = [made(size) for size in sizes]
-    times: list[list[float]] = [[] for _ in works]
-    for turn in range(1 + ROUNDS):  # the first does not count
-        for taken, work in zip(times, works, strict=True):
-            began = time.perf_counter()
-            work()
-            if turn:
-                taken.append(time.perf_counter() - began)
-    seconds = [statistics.median(taken) for taken in times]
+    works = {str(size): made(size) for size in sizes}
+    taken = take_turns(works, ROUNDS, repeats=1, warm_up=1)
+    seconds = [statistics.median(times) for times in taken.values()]
     exponent = exponent_of(sizes, seconds)
     return {"work": what, "what grows": grows, "sizes": list(sizes), "seconds": seconds, "exponent": round(exponent, 2)}
 

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 REPEATS, WARM_UP = 5, 3
 
 
-def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds a call of each contender, one value a round: the mean of REPEATS calls; WARM_UP rounds do not count.
+def take_turns(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, *, repeats: int = REPEATS, warm_up: int = WARM_UP
+) -> dict[str, list[float]]:
+    """Seconds a call of each contender, one value a round: the mean of `repeats` calls; `warm_up` rounds do not count.
 
     A contender that queues work on an accelerator must wait for it before it returns.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(WARM_UP + rounds):
+    for turn in range(warm_up + rounds):
         for name, run in contenders.items():
             began = time.perf_counter()
-            for _ in range(REPEATS):
+            for _ in range(repeats):
                 run()
-            if turn >= WARM_UP:
-                times[name].append((time.perf_counter() - began) / REPEATS)
+            if turn >= warm_up:
+                times[name].append((time.perf_counter() - began) / repeats)
     return times
 
 

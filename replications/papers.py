@@ -21,9 +21,10 @@ from lib.datasets import photos
 from lib.errors import UserError
 from lib.execution.device import resolve_device as resolve_device
 from lib.execution.execute import Options, Report
-from lib.execution.executors import run_here, run_on_cluster, run_together
+from lib.execution.executors import run_here, run_on_cluster
 from lib.execution.progress import Progress
 from lib.execution.runs import Failed, Finished, Run, Store
+from lib.execution.together import run_together
 from lib.execution.workspace import Outcome, Workspace
 from lib.training.provenance import REPOSITORY, committed_on
 

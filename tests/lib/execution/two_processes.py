@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lib.execution.execute import Options
-from lib.execution.executors import accompany, dismiss, run_together
 from lib.execution.progress import Progress
 from lib.execution.runs import Run, Store
+from lib.execution.together import accompany, dismiss, run_together
 from lib.execution.workspace import Outcome, Workspace, require_finite
 from lib.results import Score
 from lib.training.processes import joined
