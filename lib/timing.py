@@ -1,10 +1,23 @@
-"""Timing of contenders that take turns, so that whatever else the machine does strikes them alike."""
+"""Timing of contenders that take turns, so that whatever else the machine does strikes them alike.
 
+And what a step's time is held against: the machine's rate of matrix products, and the memory of a process of its own.
+"""
+
+import importlib
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.training.provenance import REPOSITORY, peak_memory_bytes
 
 REPEATS, WARM_UP = 5, 3
+SIDE = 1024  # of the matrices whose product is the yardstick
 
 
 def take_turns(
@@ -28,3 +41,52 @@ def take_turns(
 def ratio_quartiles(times: Sequence[float], reference: Sequence[float]) -> list[float]:
     """The quartiles of times / reference, round by round, to two decimals."""
     return [round(q, 2) for q in statistics.quantiles([a / b for a, b in zip(times, reference, strict=True)], n=4)]
+
+
+def matrix_product(device: torch.device) -> Callable[[], object]:
+    """A call that multiplies two float32 matrices of SIDE x SIDE, and waits for it."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(SIDE, SIDE, generator=generator).to(device) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return multiply
+
+
+def product_rates(flop: float, times: Sequence[float], product_times: Sequence[float]) -> dict[str, object]:
+    """GFLOP/s of `matrix_product`, and the quartiles of a step's own rate over it, round by round; flop: of a step."""
+    of_product = 2 * SIDE**3
+    share = ratio_quartiles([flop / seconds for seconds in times], [of_product / seconds for seconds in product_times])
+    rate = of_product / statistics.median(product_times) / 1e9
+    return {f"{SIDE}-square product GFLOP/s": round(rate, 1), "step's share of that rate": share}
+
+
+def counted_flop(step: Callable[[], object]) -> int:
+    """Of the matrix products and convolutions of one call, forward and backward; two operations a multiply-add."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def peak_megabytes(function: str, *arguments: object) -> int:
+    """Largest resident size of a new process that calls function, as package.module.name, with arguments as texts."""
+    command = [sys.executable, "-m", "lib.timing", function, *map(str, arguments)]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return int(found.stdout.splitlines()[-1])
+
+
+def _peak_of(function: str, *arguments: str) -> int:
+    module, name = function.rsplit(".", 1)
+    getattr(importlib.import_module(module), name)(*arguments)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage counts what the parent had before this program was started
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) // 1024
+    return peak_memory_bytes() // 2**20
+
+
+if __name__ == "__main__":
+    print(_peak_of(*sys.argv[1:]))

@@ -6,20 +6,16 @@ Same networks, same first weights, same order of updates; the plain step has PyT
 import itertools
 import random
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lib.execution.execute import deterministic
-from lib.timing import ratio_quartiles
-from lib.training.provenance import REPOSITORY, device_name, peak_memory_bytes
+from lib.timing import counted_flop, matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns
+from lib.training.provenance import device_name
 from lib.training.randomness import Streams
 from replications.cyclegan2017.config import TranslationConfig
 from replications.cyclegan2017.networks import Nets, build
@@ -59,21 +55,26 @@ def measure_case(name: str, config: TranslationConfig, device: str, threads: int
         # On a GPU PyTorch has no deterministic gradient of the plain step's reflected border.
         torch.use_deterministic_algorithms(device == "cpu")
         off = largest_difference(config, steps["ours"](), steps["plain"]())
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        n = 1 if config.side > 100 else 10  # steps a reading
-        for _ in range(rounds):
-            for which, step in steps.items():
-                began = time.perf_counter()
-                for _ in range(n):
-                    step()
+        flop = counted_flop(steps["plain"])  # ours has the same layers, some of them computed with fewer products
+
+        def waiting(step: Callable[[], object]) -> Callable[[], None]:
+            def step_and_wait() -> None:
+                step()
                 if device == "cuda":
                     torch.cuda.synchronize()
-                times[which].append((time.perf_counter() - began) / n)
-    row |= {f"{which} ms": round(1e3 * statistics.median(seconds), 1) for which, seconds in times.items()}
+
+            return step_and_wait
+
+        works: dict[str, Callable[[], object]] = {which: waiting(step) for which, step in steps.items()}
+        works["product"] = matrix_product(torch.device(device))
+        times = take_turns(works, rounds, repeats=1 if config.side > 100 else 10, warm_up=1)
+    row |= {f"{which} ms": round(1e3 * statistics.median(times[which]), 1) for which in steps}
     row["plain / ours"] = ratio_quartiles(times["plain"], times["ours"])
+    row["images/s"] = round(config.batch / statistics.median(times["ours"]), 1)  # of each domain
+    row |= product_rates(flop, times["ours"], times["product"])
     if device == "cpu":
         case = next(key for key, value in CASES.items() if value[0] == config)
-        row |= {f"{which} peak MB": peak_megabytes(which, case) for which in steps}
+        row |= {f"{which} peak MB": peak_megabytes(f"{__name__}.two_steps", which, case) for which in steps}
     return row | {"losses off by": f"{off:.1e}"}
 
 
@@ -109,27 +110,13 @@ def largest_difference(config: TranslationConfig, ours: Tensor, plain: Tensor) -
     return ((ours[order] - plain).abs() / plain.abs()).max().item()
 
 
-def peak_megabytes(which: str, case: str) -> int:
-    """Largest resident size of a process of its own that takes two steps of `which`."""
-    found = subprocess.run(
-        [sys.executable, "-m", "replications.cyclegan2017.bench", which, case],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return int(found.stdout)
-
-
-def peak_of_two_steps(which: str, case: str) -> int:
-    """Megabytes, of this process; for `peak_megabytes`."""
+def two_steps(which: str, case: str) -> None:
+    """For `peak_megabytes`."""
     config, device, threads = CASES[case]
     torch.set_num_threads(threads)
     step = {"ours": our_step, "plain": plain_step}[which](config, torch.device(device))
-    for _ in range(2):
-        step()
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts what the parent had before this program was started
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) // 1024
-    return peak_memory_bytes() // 2**20
+    step()
+    step()
 
 
 class PlainBlock(nn.Module):
@@ -258,7 +245,3 @@ class PlainLoop:
         loss = (self.gan(netD(real), True) + self.gan(netD(fake.detach()), False)) * 0.5
         loss.backward()
         return loss
-
-
-if __name__ == "__main__":
-    print(peak_of_two_steps(*sys.argv[1:]))

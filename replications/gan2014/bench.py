@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lib import datasets
 from lib.execution.execute import deterministic
-from lib.timing import ratio_quartiles, take_turns
+from lib.timing import matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.provenance import device_name
@@ -30,26 +30,43 @@ def measure(rounds: int = ROUNDS) -> list[dict[str, Any]]:
     The paper's width on two threads and on one, the laptop preset's on one, as it runs; and on a GPU where there is
     one, with the captured step.
     """
-    paper, laptop = (PRESETS[preset]["digits-simultaneous"] for preset in ("paper", "laptop"))
-    cases = [("cpu", paper, 2), ("cpu", paper, 1), ("cpu", laptop, 1)]
+    cases = [("cpu", "paper", 2), ("cpu", "paper", 1), ("cpu", "laptop", 1)]
     if torch.cuda.is_available():
-        cases.append(("cuda", paper, 1))
-    return [measure_case(device, config, threads, rounds) for device, config, threads in cases]  # type: ignore[arg-type]
+        cases.append(("cuda", "paper", 1))
+    return [measure_case(*case, rounds) for case in cases]
 
 
-def measure_case(device: str, config: GanConfig, threads: int, rounds: int) -> dict[str, Any]:
+def measure_case(device: str, preset: str, threads: int, rounds: int) -> dict[str, Any]:
+    config = _config(preset)
     with deterministic(device):
         torch.set_num_threads(threads)
-        contenders = _contenders(config, torch.device(device))
+        contenders = _contenders(config, torch.device(device)) | {"product": matrix_product(torch.device(device))}
         times = take_turns(contenders, rounds)
     ms = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
     case = f"{config.generator_hidden} units, {threads} thread{'s' if threads > 1 else ''}, {device}"
     row: dict[str, Any] = {"case": case, "device": device_name(torch.device(device))}
-    row |= {f"{name} ms": round(value, 3) for name, value in ms.items()}
+    row |= {f"{name} ms": round(value, 3) for name, value in ms.items() if name != "product"}
     row |= {f"{name} / floor": ratio_quartiles(times[name], times["floor"]) for name in ("step", "textbook")}
     row["images/s"] = round(config.batch / ms["step"] * 1e3)
     row["floor GFLOP/s"] = round(products_flop(config) / ms["floor"] / 1e6, 1)
+    row |= product_rates(products_flop(config), times["step"], times["product"])
+    if device == "cpu":
+        call = f"{__name__}.two_steps"
+        row |= {f"{name} peak MB": peak_megabytes(call, name, preset, threads) for name in ("step", "textbook")}
     return row
+
+
+def two_steps(which: str, preset: str, threads: str) -> None:
+    """For `peak_megabytes`. All contenders are made, one takes steps."""
+    torch.set_num_threads(int(threads))
+    step = _contenders(_config(preset), torch.device("cpu"))[which]
+    step()
+    step()
+
+
+def _config(preset: str) -> GanConfig:
+    config: GanConfig = PRESETS[preset]["digits-simultaneous"]  # type: ignore[assignment]
+    return config
 
 
 def _contenders(config: GanConfig, device: torch.device) -> dict[str, Callable[[], object]]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lib import datasets
 from lib.execution.execute import deterministic
-from lib.timing import ratio_quartiles, take_turns
+from lib.timing import matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.provenance import device_name
@@ -45,21 +45,31 @@ def measure(latents: tuple[int, ...] = (3, 20, 200), rounds: int = ROUNDS) -> li
 def measure_step(config: AevbConfig, threads: int, rounds: int) -> dict[str, Any]:
     with deterministic("cpu"):
         torch.set_num_threads(threads)
-        times = take_turns(_contenders(config), rounds)
+        times = take_turns(_contenders(config) | {"product": matrix_product(torch.device("cpu"))}, rounds)
     ms = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
     row: dict[str, Any] = {
         "case": f"{config.n_latent} latents",
         "device": device_name(torch.device("cpu")),
         "threads": threads,
     }
-    row |= {f"{name} ms": round(value, 3) for name, value in ms.items()}
+    row |= {f"{name} ms": round(value, 3) for name, value in ms.items() if name != "product"}
     for name in ("step", "textbook"):
         row[f"{name} / floor"] = ratio_quartiles(times[name], times["floor"])
     row["images/s"] = round(config.batch / ms["step"] * 1e3)
     row["minutes a million images"] = round(ms["step"] * 1e3 / config.batch / 60, 2)  # the paper's: 20 to 40
     flop = products_flop(config.batch, 784, config.n_hidden, config.n_latent)
     row |= {f"{name} GFLOP/s": round(flop / ms[name] / 1e6, 1) for name in ("floor", "step")}  # the paper's: 40
-    return row
+    row |= product_rates(flop, times["step"], times["product"])
+    call = f"{__name__}.two_steps"
+    return row | {f"{name} peak MB": peak_megabytes(call, name, config.n_latent) for name in ("step", "textbook")}
+
+
+def two_steps(which: str, n_latent: str) -> None:
+    """For `peak_megabytes`, on one thread. All contenders are made, one takes steps."""
+    torch.set_num_threads(1)
+    step = _contenders(PRESETS["laptop"][f"aevb-nz{n_latent}"])[which]
+    step()
+    step()
 
 
 def measure_side_by_side(device: str, n_models: int, threads: int, rounds: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lib.execution.execute import deterministic
-from lib.timing import ratio_quartiles, take_turns
+from lib.timing import counted_flop, matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.provenance import device_name
@@ -40,18 +40,41 @@ def measure(rounds: int = ROUNDS) -> list[dict[str, Any]]:
 def measure_case(device: str, n_filters: int, channels: int, threads: int, rounds: int) -> dict[str, Any]:
     with deterministic(device):
         torch.set_num_threads(threads)
-        times = take_turns(contenders(n_filters, channels, torch.device(device)), rounds)
+        where = torch.device(device)
+        works = contenders(n_filters, channels, where)
+        flop = counted_flop(works["loop"])  # of the plain layers: ours do the same work, some of it in other shapes
+        calls = {"repeats": 1, "warm_up": 1} if n_filters > 16 and device == "cpu" else {}  # seconds each
+        times = take_turns(works | {"product": matrix_product(where)}, rounds, **calls)
     ms = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
     shape = f"{channels} x 32 x 32, {n_filters} filters"
     row: dict[str, Any] = {"case": f"{shape}, {threads} thread{'s' if threads > 1 else ''}, {device}"}
     row["device"] = device_name(torch.device(device))
-    row |= {f"{name} ms": round(value, 2) for name, value in ms.items()}
-    return row | {f"{name} / ours": ratio_quartiles(times[name], times["ours"]) for name in ("loop", "with loader")}
+    row |= {f"{name} ms": round(value, 2) for name, value in ms.items() if name != "product"}
+    row |= {f"{name} / ours": ratio_quartiles(times[name], times["ours"]) for name in ("loop", "with loader")}
+    config = made_up_config(n_filters)
+    row["images/s"] = round(config.batch * config.n_critic / ms["ours"] * 1e3)  # real ones, each with a fake
+    row |= product_rates(flop, times["ours"], times["product"])
+    if device == "cpu":
+        call = f"{__name__}.two_iterations", n_filters, channels, threads
+        row |= {f"{name} peak MB": peak_megabytes(*call, name) for name in ("ours", "loop")}
+    return row
+
+
+def two_iterations(n_filters: str, channels: str, threads: str, which: str) -> None:
+    """For `peak_megabytes`. All contenders are made, one iterates."""
+    torch.set_num_threads(int(threads))
+    iteration = contenders(int(n_filters), int(channels), torch.device("cpu"))[which]
+    iteration()
+    iteration()
+
+
+def made_up_config(n_filters: int) -> ImagesConfig:
+    return ImagesConfig("made up", "wgan", "dcgan", "dcgan", 1, n_filters=n_filters)
 
 
 def contenders(n_filters: int, channels: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """Each a call that does one generator iteration."""
-    config = ImagesConfig("made up", "wgan", "dcgan", "dcgan", 1, n_filters=n_filters)
+    config = made_up_config(n_filters)
     streams, shape = Streams(0, device), (channels, 32, 32)
     images = torch.randint(0, 256, (N_IMAGES, *shape), dtype=torch.uint8, generator=streams.at("images"), device=device)
     plain, loaded = (PlainLoop(config, build(config, shape, streams), images) for _ in range(2))
