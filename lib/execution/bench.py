@@ -4,7 +4,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from io import StringIO
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ from lib.execution.progress import Progress
 from lib.execution.runs import Run, Store
 from lib.execution.trial import TrialConfig, compute, trial
 
-SHORT, LONG = TrialConfig(steps=100), TrialConfig(steps=2500, width=128)
+SHORT, LONG = TrialConfig(steps=100), TrialConfig(steps=4000, width=256)
 
 
-def measure(tasks: int = 500, equal_runs: int = 8, rounds: int = 3) -> list[dict[str, Any]]:
+def measure(tasks: int = 500, equal_runs: int = 6, rounds: int = 3) -> list[dict[str, Any]]:
     """Rows of what was measured: `tasks` short runs by two workers and here, and longer ones by one worker and two."""
     return [*overhead(tasks), *scaling(equal_runs, rounds)]
 
@@ -43,23 +45,41 @@ def overhead(tasks: int, workers: int = 2) -> list[dict[str, Any]]:
 
 
 def scaling(equal_runs: int, rounds: int) -> list[dict[str, Any]]:
-    """The wall seconds of one worker over those of two, for the same runs, in turns; the workers' start counts."""
-    taken: dict[int, list[float]] = {1: [], 2: []}
+    """The wall seconds of one worker over those of two, for the same runs, in turns; the workers' start counts.
+
+    Beside them the same runs by as many processes without a scheduler: what the machine's cores allow, for two that
+    share caches or execution units slow each other down.
+    """
+    ways = {"workers of dask": _computed, "plain processes": _computed_apart}
+    taken: dict[tuple[str, int], list[float]] = {(way, count): [] for way in ways for count in (1, 2)}
     for turn in range(rounds):
         runs = [trial(turn * equal_runs + n, LONG) for n in range(equal_runs)]
-        for workers, seconds in taken.items():
-            seconds.append(_computed(runs, workers)[0])
-    ratios = [one / two for one, two in zip(*taken.values(), strict=True)]
-    return [
-        {
-            "what": f"{equal_runs} runs of {LONG.steps} steps: one worker's time over two workers'",
-            **{f"wall_s_{workers}": round(statistics.median(seconds), 1) for workers, seconds in taken.items()},
-            "ratio": round(statistics.median(ratios), 2),
-            "low": round(min(ratios), 2),
-            "high": round(max(ratios), 2),
-            "asked, at least": 1.8,
-        }
-    ]
+        for (way, count), seconds in taken.items():
+            seconds.append(ways[way](runs, count)[0])
+    return [_scaling_row(f"{equal_runs} runs of {LONG.steps} steps, {way}", taken[way, 1], taken[way, 2])
+            for way in ways]  # fmt: skip
+
+
+def _scaling_row(what: str, one: Sequence[float], two: Sequence[float]) -> dict[str, Any]:
+    ratios = [a / b for a, b in zip(one, two, strict=True)]
+    return {
+        "what": what,
+        "wall_s_by_one": round(statistics.median(one), 1),
+        "wall_s_by_two": round(statistics.median(two), 1),
+        "one / two": round(statistics.median(ratios), 2),
+        "low": round(min(ratios), 2),
+        "high": round(max(ratios), 2),
+        "asked, at least": 1.8,
+    }
+
+
+def _computed_apart(runs: Sequence[Run], count: int) -> tuple[float, list[Report]]:
+    """Wall seconds of the runs in `count` processes that know nothing of each other, their start included."""
+    begun = time.perf_counter()
+    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        parts = pool.map(_computed, [runs[place::count] for place in range(count)], [0] * count)
+        reports = [report for _, reports in parts for report in reports]
+    return time.perf_counter() - begun, reports
 
 
 def _computed(runs: Sequence[Run], workers: int) -> tuple[float, list[Report]]:
