@@ -16,7 +16,7 @@ from lib.execution.progress import Progress
 from lib.execution.runs import Run, Store
 from lib.execution.trial import TrialConfig, compute, trial
 
-SHORT, LONG = TrialConfig(steps=100), TrialConfig(steps=4000, width=256)
+SHORT, LONG = TrialConfig(steps=100), TrialConfig(steps=2000, width=256)
 
 
 def measure(tasks: int = 500, equal_runs: int = 6, rounds: int = 3) -> list[dict[str, Any]]:
