@@ -43,13 +43,21 @@ PARTS = {
         " to be computed.",
     ),
 }
-# What many runs cost on workers, and what becomes of them when something breaks: minutes, so only where they are named.
+# What many runs cost on workers, what the largest plan would, and what becomes of runs when something breaks: many
+# minutes, so only where they are named.
 NAMED = {
     "scheduler": (
         "lib.execution.bench",
         "Many runs",
         "Short real runs through dask's scheduler: seconds in all, what a task costs beside its run, and the same runs"
         " by one worker and by two.",
+    ),
+    "cost": (
+        "replications.cost",
+        "What the paper preset costs",
+        "Hours of every experiment's runs one after the other: the seconds of published runs, and for the others the"
+        " steps of a training times what a step took here in some seconds of it. Scores that come after a training are"
+        " not in the latter.",
     ),
     "faults": (
         "replications.faults",

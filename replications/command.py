@@ -239,8 +239,8 @@ def bench(
 ) -> None:
     """How fast this is beside its peers and its floors, as ratios; kept in --out, with a page of all that is kept.
 
-    scheduler: what many runs cost on workers. faults: what becomes of real runs when something breaks; exit 1 if a row
-    does not end right. Both only where they are named.
+    scheduler: what many runs cost on workers. cost: what the paper preset would take. faults: what becomes of real runs
+    when something breaks; exit 1 if a row does not end right. These three only where they are named.
     """
     from replications import bench as measured
 

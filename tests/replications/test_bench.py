@@ -1,14 +1,16 @@
 """What is measured is kept with its machine, and the page shows it; the exponent of a power is the power."""
 
 import json
+import math
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from lib import growth
 from lib.errors import UserError
 from lib.execution import workspace
-from replications import bench, overheads, papers
+from replications import bench, cost, overheads, papers
 
 MACHINE = {"devices": ["a processor"], "cores": 2, "instructions": "AVX2", "torch": "2.14.1"}
 
@@ -74,3 +76,40 @@ def test_checkpoints_are_counted_with_the_time_that_they_take(tmp_path, monkeypa
     assert count >= 1
     assert 0.5 * count <= row["seconds"] <= row["of seconds"]
     assert row["share"] == row["seconds"] / row["of seconds"]
+
+
+class TestCost:
+    def test_a_step_costs_the_median_after_the_set_up(self):
+        """Ten steps in half a second; set-up and one evaluation in the middle do not count."""
+        readings = [(5.0, 1, 100), (9.0, 2, 100), (9.5, 12, 100), (10.0, 22, 100), (17.0, 32, 100), (17.5, 42, 100)]
+        assert cost.seconds_a_step(readings) == pytest.approx(0.05)
+        assert math.isnan(cost.seconds_a_step(readings[:1]))
+
+    def test_a_short_run_counts_whole_and_a_long_one_by_its_steps(self):
+        smoke = next(run for run in papers.plan("vae2013", "smoke", 1) if run.experiment == "aevb-nz2")
+        assert 0 < cost.train_for(smoke, 300.0, "cpu").finished_after < 300
+        laptop = next(run for run in papers.plan("vae2013", "laptop", 1) if run.experiment == "aevb-nz20")
+        found = cost.train_for(laptop, 4.0, "cpu")
+        assert found.finished_after is None
+        assert found.steps == 1200
+        assert 1e-3 < found.seconds_a_step < 1
+
+    def test_published_runs_have_their_own_seconds_and_only_the_others_are_trained(self, tmp_path, monkeypatch):
+        runs = [run for run in papers.plan("vae2013", "paper") if run.experiment == "aevb-nz5"]
+        monkeypatch.setattr(papers, "PUBLISHED", tmp_path)
+        folder = tmp_path / "runs/vae2013" / runs[0].fingerprint
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"device": "a card", "wall_seconds": 1800.0}))
+        trials = SimpleNamespace(where="here", seconds=9, patience=9, of=lambda run: cost.Trained(0.036, 1000, None))
+        rows = [cost._published(runs), cost._measured(runs, trials)]
+        assert [(row["runs"], row["device"], row["hours of all"]) for row in rows] == [
+            (1, "a card", 0.5),
+            (2, "here", 0.02),
+        ]
+        trials.of = lambda run: None
+        rows.append(cost._measured(runs, trials))
+        assert rows[2]["hours of all"] is None
+        sums = cost._sums([*rows, rows[1]])
+        assert [(row["how"], row["runs"], row["hours of all"]) for row in sums] == [
+            ("published", 1, 0.5), ("measured here", 4, 0.04), ("not known", 2, None)
+        ]  # fmt: skip

@@ -1,0 +1,157 @@
+"""`regen bench cost`: what the `paper` preset of every paper costs, from the steps that its trainings take here.
+
+A run that is published has its own seconds. Of every other experiment one run is trained for a few seconds on this
+machine's GPU, or on one thread of its CPU, and its training steps are multiplied; the scores that come after them are
+not in it.
+"""
+
+import itertools
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lib.execution.execute import Options, execute
+from lib.execution.runs import Run, Store
+from lib.training.provenance import device_name
+from replications import papers
+
+PRESET = "paper"
+TRAINED_SECONDS = 15.0
+PATIENCE_SECONDS = 60.0  # for what has no training steps, and cannot be asked to stop
+
+
+class Trained(NamedTuple):
+    seconds_a_step: float  # nan if there were fewer than two readings
+    steps: int  # of the whole training
+    finished_after: float | None  # seconds, where the whole run ended in the time
+
+
+def measure(trained_seconds: float = TRAINED_SECONDS, patience: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
+    """A row a paper and device, with the sum of its hours, then one an experiment. Hours: one run after the other."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows: list[dict[str, Any]] = []
+    with _Trials(str(device), trained_seconds, patience) as trials:
+        for key in papers.known():
+            by_experiment: dict[str, list[Run]] = defaultdict(list)
+            for run in papers.plan(key, PRESET):
+                by_experiment[run.experiment].append(run)
+            for runs in by_experiment.values():
+                rows += [row for row in (_published(runs), _measured(runs, trials)) if row]
+    return [*_sums(rows), *rows]
+
+
+def _published(runs: Sequence[Run]) -> dict[str, Any] | None:
+    found = [json.loads(path.read_text()) for run in runs if (path := _record(run)).is_file()]
+    if not found:
+        return None
+    # What ran on a GPU's machine without it counts as the CPU's.
+    names = sorted({record["device"] for record in found})
+    hours = sum(record["wall_seconds"] for record in found) / 3600
+    return _row(runs[0], len(found), " and ".join(names), hours, "published")
+
+
+def _record(run: Run) -> Path:
+    return papers.PUBLISHED / "runs" / run.paper / run.fingerprint / "run.json"
+
+
+def _measured(runs: Sequence[Run], trials: "_Trials") -> dict[str, Any] | None:
+    missing = [run for run in runs if not _record(run).is_file()]
+    if not missing:
+        return None
+    trained = trials.of(missing[0])
+    if trained is None:
+        how = f"no training step within {trials.patience:.0f} s"
+        return _row(missing[0], len(missing), trials.where, None, how)
+    if trained.finished_after is not None:
+        return _row(missing[0], len(missing), trials.where, len(missing) * trained.finished_after / 3600, "a whole run")
+    hours = len(missing) * trained.steps * trained.seconds_a_step / 3600
+    row = _row(missing[0], len(missing), trials.where, hours, f"trained for {trials.seconds:.0f} s")
+    return row | {"steps of a run": trained.steps, "ms a step": 1000 * trained.seconds_a_step}
+
+
+def _row(run: Run, n: int, device: str, hours: float | None, how: str) -> dict[str, Any]:
+    return {"what": f"{run.paper} {run.experiment}", "runs": n, "device": device, "hours of all": hours, "how": how,
+            "steps of a run": None, "ms a step": None}  # fmt: skip
+
+
+def _sums(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a paper, device and kind of knowledge; what is not known is counted beside them."""
+    sums: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        how = "published" if row["how"] == "published" else "measured here" if row["hours of all"] else "not known"
+        sums[row["what"].split()[0], row["device"], how].append(row)
+    return [
+        {
+            "what": f"{paper}: all",
+            "runs": sum(row["runs"] for row in same),
+            "device": device,
+            "hours of all": sum(row["hours of all"] or 0.0 for row in same) or None,
+            "how": how,
+        }
+        for (paper, device, how), same in sums.items()
+    ]
+
+
+class _Trials:
+    """One process that trains a run for a while; a new one where it did not come back in time."""
+
+    def __init__(self, device: str, seconds: float, patience: float) -> None:
+        self.device, self.seconds, self.patience = device, seconds, patience
+        self.where = device_name(torch.device(device)) + (", one thread" if device == "cpu" else "")
+        self.pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "_Trials":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def of(self, run: Run) -> Trained | None:
+        """None where it took no step and did not end within the patience."""
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        try:
+            found = self.pool.submit(train_for, run, self.seconds, self.device).result(self.seconds + self.patience)
+        except TimeoutError:
+            self._end()
+            return None
+        return None if found.finished_after is None and found.seconds_a_step != found.seconds_a_step else found
+
+    def _end(self) -> None:
+        if self.pool is not None:
+            for process in list(self.pool._processes.values()):
+                process.kill()
+            self.pool.shutdown()
+            self.pool = None
+
+
+def train_for(run: Run, seconds: float, device: str) -> Trained:
+    """Train `run` in a folder of its own for so long; the first third of its steps, with all set-up, does not count."""
+    readings: list[tuple[float, int, int]] = []
+    with tempfile.TemporaryDirectory(prefix="regen-cost-") as folder:
+        options = Options(device=device, deadline=time.monotonic() + seconds)
+        report = execute(
+            run, papers.compute, Store(Path(folder)), options,
+            lambda done, total: readings.append((time.monotonic(), done, total)),
+        )  # fmt: skip
+    if report.ending == "finished":
+        return Trained(float("nan"), readings[-1][2] if readings else 0, report.seconds)
+    return Trained(seconds_a_step(readings), readings[-1][2] if readings else 0, None)
+
+
+def seconds_a_step(readings: Sequence[tuple[float, int, int]]) -> float:
+    """The median of seconds over steps between neighbouring readings (time, steps done, steps in all) after the first
+    third; nan without two. A median, so that an evaluation on the way, of which a long training has few, is left out.
+    """
+    kept = readings[len(readings) // 3 :]
+    each = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(kept) if b[1] > a[1]]
+    return statistics.median(each) if each else float("nan")
