@@ -16,7 +16,7 @@ from lib.training.processes import ALONE, Processes
 from lib.training.randomness import Streams
 
 CHECKPOINT = "checkpoint.safetensors"
-MOST_KEEPING = 0.02  # the share of a run's time that writing checkpoints may take
+MOST_KEEPING = 0.01  # the share of a run's time that writing checkpoints may take, after the first
 
 
 class Outcome(NamedTuple):
