@@ -18,7 +18,6 @@ import torch
 from lib.errors import UserError
 from lib.files import write_atomically
 from lib.reporting.page import render
-from lib.results import readable_json
 from lib.training.provenance import commit, device_name
 from replications import papers
 
@@ -107,8 +106,8 @@ def measure(part: str) -> dict[str, Any]:
 
 
 def keep(record: dict[str, Any], root: Path) -> Path:
-    """Write a part's record below `root`, and the page anew."""
-    write_atomically(root / "bench" / f"{record['part']}.json", readable_json(record))
+    """Write a part's record below `root`, its keys in the order of the page's columns; and the page anew."""
+    write_atomically(root / "bench" / f"{record['part']}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     page = write_page(root)
     assert page is not None
     return page
@@ -119,7 +118,7 @@ def write_page(root: Path) -> Path | None:
     found = [_read(path) for part in parts() if (path := root / "bench" / f"{part}.json").is_file()]
     if not found:
         return None
-    tables = [_table(record) for record in found]
+    tables = [table for record in found for table in _tables(record)]
     render("bench.html.j2", root / "bench.html", title="Speed", tables=tables)
     return root / "bench.html"
 
@@ -142,23 +141,29 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
-def _table(record: dict[str, Any]) -> dict[str, Any]:
-    """A part for the page. Papers' rows have many columns and few cases: there the cases stand side by side."""
-    part, rows, machine = record["part"], record["rows"], record["machine"]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[cell_text(row.get(column)) for column in columns] for row in rows]
-    if part not in ALL:
-        columns, cells = transposed(columns, cells)
-    return {
-        "slug": part,
+def _tables(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A part for the page: a table for the rows of each shape. Papers' rows have many columns and few cases: there the
+    cases stand side by side."""
+    part, machine = record["part"], record["machine"]
+    shapes: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in record["rows"]:
+        shapes.setdefault(tuple(row), []).append(row)
+    tables: list[dict[str, Any]] = []
+    for columns, rows in shapes.items():
+        head: Sequence[str] = columns
+        cells: Sequence[Sequence[str]] = [[cell_text(row[column]) for column in columns] for row in rows]
+        if part not in ALL:
+            head, cells = transposed(head, cells)
+        tables.append({"slug": f"{part}-{len(tables) + 1}" if tables else part, "columns": head, "rows": cells})
+    first, *others = tables
+    first |= {
         "title": ALL[part][1] if part in ALL else f"Training step of {part}",
         "words": ALL[part][2] if part in ALL else STEPS,
         "machine": f"{' and '.join(machine['devices'])}, {machine['cores']} cores, {machine['instructions']}, torch"
         f" {machine['torch']}; {record['measured_on']}, commit {record['commit'][:12]}",
-        "columns": columns,
-        "rows": cells,
         "file": f"bench/{part}.json",
     }
+    return [first, *others]
 
 
 def transposed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -175,5 +180,7 @@ def cell_text(value: Any) -> str:
         texts = [cell_text(each) for each in value]
         return f"{texts[1]} ({texts[0]}–{texts[2]})" if len(texts) == 3 else ", ".join(texts)
     if isinstance(value, float):
-        return f"{value:.3g}" if 1e-3 <= abs(value) < 1e4 or not value else f"{value:.2e}"
+        if abs(value) >= 1e4:
+            return f"{float(f'{value:.3g}'):,.0f}"
+        return f"{value:.3g}" if abs(value) >= 1e-3 or not value else f"{value:.2e}"
     return f"{value:,}" if isinstance(value, int) else str(value)

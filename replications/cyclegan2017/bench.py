@@ -70,7 +70,7 @@ def measure_case(name: str, config: TranslationConfig, device: str, threads: int
         times = take_turns(works, rounds, repeats=1 if config.side > 100 else 10, warm_up=1)
     row |= {f"{which} ms": round(1e3 * statistics.median(times[which]), 1) for which in steps}
     row["plain / ours"] = ratio_quartiles(times["plain"], times["ours"])
-    row["images/s"] = round(config.batch / statistics.median(times["ours"]), 1)  # of each domain
+    row["images/s"] = round(config.batch / statistics.median(times["ours"]), 3)  # of each domain
     row |= product_rates(flop, times["ours"], times["product"])
     if device == "cpu":
         case = next(key for key, value in CASES.items() if value[0] == config)
