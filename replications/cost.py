@@ -108,19 +108,22 @@ class _Trials:
         self.device, self.seconds, self.patience = device, seconds, patience
         self.where = device_name(torch.device(device)) + (", one thread" if device == "cpu" else "")
         self.pool: ProcessPoolExecutor | None = None
+        self.folder = tempfile.TemporaryDirectory(prefix="regen-cost-")  # here, for a killed process leaves its own
 
     def __enter__(self) -> "_Trials":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._end()
+        self.folder.cleanup()
 
     def of(self, run: Run) -> Trained | None:
         """None where it took no step and did not end within the patience."""
         if self.pool is None:
             self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         try:
-            found = self.pool.submit(train_for, run, self.seconds, self.device).result(self.seconds + self.patience)
+            trained = self.pool.submit(train_for, run, self.seconds, self.device, Path(self.folder.name))
+            found = trained.result(self.seconds + self.patience)
         except TimeoutError:
             self._end()
             return None
@@ -134,15 +137,14 @@ class _Trials:
             self.pool = None
 
 
-def train_for(run: Run, seconds: float, device: str) -> Trained:
-    """Train `run` in a folder of its own for so long; the first third of its steps, with all set-up, does not count."""
+def train_for(run: Run, seconds: float, device: str, folder: Path) -> Trained:
+    """Train `run` below `folder` for so long; the first third of its steps, with all set-up, does not count."""
     readings: list[tuple[float, int, int]] = []
-    with tempfile.TemporaryDirectory(prefix="regen-cost-") as folder:
-        options = Options(device=device, deadline=time.monotonic() + seconds)
-        report = execute(
-            run, papers.compute, Store(Path(folder)), options,
-            lambda done, total: readings.append((time.monotonic(), done, total)),
-        )  # fmt: skip
+    options = Options(device=device, deadline=time.monotonic() + seconds)
+    report = execute(
+        run, papers.compute, Store(folder), options,
+        lambda done, total: readings.append((time.monotonic(), done, total)),
+    )  # fmt: skip
     if report.ending == "finished":
         return Trained(float("nan"), readings[-1][2] if readings else 0, report.seconds)
     return Trained(seconds_a_step(readings), readings[-1][2] if readings else 0, None)

@@ -97,11 +97,11 @@ class TestCost:
         assert cost.seconds_a_step(readings) == pytest.approx(0.05)
         assert math.isnan(cost.seconds_a_step(readings[:1]))
 
-    def test_a_short_run_counts_whole_and_a_long_one_by_its_steps(self):
+    def test_a_short_run_counts_whole_and_a_long_one_by_its_steps(self, tmp_path):
         smoke = next(run for run in papers.plan("vae2013", "smoke", 1) if run.experiment == "aevb-nz2")
-        assert 0 < cost.train_for(smoke, 300.0, "cpu").finished_after < 300
+        assert 0 < cost.train_for(smoke, 300.0, "cpu", tmp_path).finished_after < 300
         laptop = next(run for run in papers.plan("vae2013", "laptop", 1) if run.experiment == "aevb-nz20")
-        found = cost.train_for(laptop, 4.0, "cpu")
+        found = cost.train_for(laptop, 4.0, "cpu", tmp_path)
         assert found.finished_after is None
         assert found.steps == 1200
         assert 1e-3 < found.seconds_a_step < 1
