@@ -16,7 +16,7 @@ from replications import papers, publishing, site
 from replications.papers import PUBLISHED
 
 PAGES = sorted(PUBLISHED.rglob("*.html"))
-SITE = [PUBLISHED / f"{name}.html" for name in ("index", "tables", "claims", "figures", "method")]
+SITE = [PUBLISHED / f"{name}.html" for name in ("index", "tables", "claims", "figures", "method", "bench")]
 REPORTS = sorted(PUBLISHED.glob("*/*.html"))
 pytestmark = pytest.mark.skipif(not (PUBLISHED / "tables.html").exists(), reason="no site is published yet")
 
