@@ -7,6 +7,7 @@ not in it.
 
 import itertools
 import json
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from lib.execution.execute import Options, execute
 from lib.execution.runs import Run, Store
@@ -26,7 +28,7 @@ from replications import papers
 
 PRESET = "paper"
 TRAINED_SECONDS = 15.0
-PATIENCE_SECONDS = 60.0  # for what has no training steps, and cannot be asked to stop
+PATIENCE_SECONDS = 300.0  # for set-up (drawing thousands of scenes), and for what has no steps and cannot be stopped
 
 
 class Trained(NamedTuple):
@@ -38,14 +40,13 @@ class Trained(NamedTuple):
 def measure(trained_seconds: float = TRAINED_SECONDS, patience: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
     """A row a paper and device, with the sum of its hours, then one an experiment. Hours: one run after the other."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    experiments: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in (run for key in papers.known() for run in papers.plan(key, PRESET)):
+        experiments[run.paper, run.experiment].append(run)
     rows: list[dict[str, Any]] = []
     with _Trials(str(device), trained_seconds, patience) as trials:
-        for key in papers.known():
-            by_experiment: dict[str, list[Run]] = defaultdict(list)
-            for run in papers.plan(key, PRESET):
-                by_experiment[run.experiment].append(run)
-            for runs in by_experiment.values():
-                rows += [row for row in (_published(runs), _measured(runs, trials)) if row]
+        for runs in tqdm(experiments.values(), "experiments", disable=None):
+            rows += [row for row in (_published(runs), _measured(runs, trials)) if row]
     return [*_sums(rows), *rows]
 
 
@@ -53,7 +54,6 @@ def _published(runs: Sequence[Run]) -> dict[str, Any] | None:
     found = [json.loads(path.read_text()) for run in runs if (path := _record(run)).is_file()]
     if not found:
         return None
-    # What ran on a GPU's machine without it counts as the CPU's.
     names = sorted({record["device"] for record in found})
     hours = sum(record["wall_seconds"] for record in found) / 3600
     return _row(runs[0], len(found), " and ".join(names), hours, "published")
@@ -127,7 +127,7 @@ class _Trials:
         except TimeoutError:
             self._end()
             return None
-        return None if found.finished_after is None and found.seconds_a_step != found.seconds_a_step else found
+        return None if found.finished_after is None and math.isnan(found.seconds_a_step) else found
 
     def _end(self) -> None:
         if self.pool is not None:
@@ -138,16 +138,26 @@ class _Trials:
 
 
 def train_for(run: Run, seconds: float, device: str, folder: Path) -> Trained:
-    """Train `run` below `folder` for so long; the first third of its steps, with all set-up, does not count."""
-    readings: list[tuple[float, int, int]] = []
-    options = Options(device=device, deadline=time.monotonic() + seconds)
-    report = execute(
-        run, papers.compute, Store(folder), options,
-        lambda done, total: readings.append((time.monotonic(), done, total)),
-    )  # fmt: skip
-    if report.ending == "finished":
-        return Trained(float("nan"), readings[-1][2] if readings else 0, report.seconds)
-    return Trained(seconds_a_step(readings), readings[-1][2] if readings else 0, None)
+    """Train `run` below `folder` for so long, and twice as long again where set-up took most of it, four times at most.
+
+    The first third of its steps does not count.
+    """
+    found = Trained(float("nan"), 0, None)
+    for doubled in range(4):
+        readings: list[tuple[float, int, int]] = []
+        options = Options(device=device, deadline=time.monotonic() + 2**doubled * seconds)
+
+        def note(done: int, total: int, readings: list[tuple[float, int, int]] = readings) -> None:
+            readings.append((time.monotonic(), done, total))
+
+        report = execute(run, papers.compute, Store(folder), options, note)
+        steps = readings[-1][2] if readings else 0
+        if report.ending == "finished":
+            return Trained(float("nan"), steps, report.seconds)
+        found = Trained(seconds_a_step(readings), steps, None)
+        if not math.isnan(found.seconds_a_step):
+            break
+    return found
 
 
 def seconds_a_step(readings: Sequence[tuple[float, int, int]]) -> float:

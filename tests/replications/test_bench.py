@@ -100,10 +100,10 @@ class TestCost:
     def test_a_short_run_counts_whole_and_a_long_one_by_its_steps(self, tmp_path):
         smoke = next(run for run in papers.plan("vae2013", "smoke", 1) if run.experiment == "aevb-nz2")
         assert 0 < cost.train_for(smoke, 300.0, "cpu", tmp_path).finished_after < 300
-        laptop = next(run for run in papers.plan("vae2013", "laptop", 1) if run.experiment == "aevb-nz20")
-        found = cost.train_for(laptop, 4.0, "cpu", tmp_path)
+        long = next(run for run in papers.plan("gan2014", "laptop", 1) if run.experiment == "digits-simultaneous")
+        found = cost.train_for(long, 1.0, "cpu", tmp_path)  # too little for the set-up, so tried again
         assert found.finished_after is None
-        assert found.steps == 1200
+        assert found.steps > 1000
         assert 1e-3 < found.seconds_a_step < 1
 
     def test_published_runs_have_their_own_seconds_and_only_the_others_are_trained(self, tmp_path, monkeypatch):
