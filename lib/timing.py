@@ -43,17 +43,23 @@ def ratio_quartiles(times: Sequence[float], reference: Sequence[float]) -> list[
     return [round(q, 2) for q in statistics.quantiles([a / b for a, b in zip(times, reference, strict=True)], n=4)]
 
 
+def waiting(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """`run`, and then for what it has queued on the device."""
+    if device.type == "cpu":
+        return run
+
+    def run_and_wait() -> None:
+        run()
+        torch.cuda.synchronize(device)
+
+    return run_and_wait
+
+
 def matrix_product(device: torch.device) -> Callable[[], object]:
     """A call that multiplies two float32 matrices of SIDE x SIDE, and waits for it."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(SIDE, SIDE, generator=generator).to(device) for _ in range(2))
-
-    def multiply() -> None:
-        torch.mm(a, b)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return multiply
+    return waiting(lambda: torch.mm(a, b), device)
 
 
 def product_rates(flop: float, times: Sequence[float], product_times: Sequence[float]) -> dict[str, object]:

@@ -7,7 +7,6 @@ not in it.
 
 import itertools
 import json
-import math
 import multiprocessing
 import statistics
 import tempfile
@@ -21,8 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from lib.errors import RunFailed
 from lib.execution.execute import Options, execute
 from lib.execution.runs import Run, Store
+from lib.execution.workspace import OutOfTime
 from lib.training.provenance import device_name
 from replications import papers
 
@@ -32,9 +33,9 @@ PATIENCE_SECONDS = 300.0  # for set-up (drawing thousands of scenes), and for wh
 
 
 class Trained(NamedTuple):
-    seconds_a_step: float  # nan if there were fewer than two readings
+    seconds_a_step: float  # nan where the whole run ended in the time
     steps: int  # of the whole training
-    finished_after: float | None  # seconds, where the whole run ended in the time
+    finished_after: float | None  # seconds, of such a run
 
 
 def measure(trained_seconds: float = TRAINED_SECONDS, patience: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
@@ -123,11 +124,10 @@ class _Trials:
             self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         try:
             trained = self.pool.submit(train_for, run, self.seconds, self.device, Path(self.folder.name))
-            found = trained.result(self.seconds + self.patience)
+            return trained.result(self.seconds + self.patience)
         except TimeoutError:
             self._end()
             return None
-        return None if found.finished_after is None and math.isnan(found.seconds_a_step) else found
 
     def _end(self) -> None:
         if self.pool is not None:
@@ -138,26 +138,21 @@ class _Trials:
 
 
 def train_for(run: Run, seconds: float, device: str, folder: Path) -> Trained:
-    """Train `run` below `folder` for so long, and twice as long again where set-up took most of it, four times at most.
+    """Train `run` below `folder` until so long after its first steps were told, however long its set-up took."""
+    readings: list[tuple[float, int, int]] = []
 
-    The first third of its steps does not count.
-    """
-    found = Trained(float("nan"), 0, None)
-    for doubled in range(4):
-        readings: list[tuple[float, int, int]] = []
-        options = Options(device=device, deadline=time.monotonic() + 2**doubled * seconds)
+    def note(done: int, total: int) -> None:
+        readings.append((time.monotonic(), done, total))
+        if readings[-1][0] - readings[0][0] >= seconds:
+            raise OutOfTime("long enough")
 
-        def note(done: int, total: int, readings: list[tuple[float, int, int]] = readings) -> None:
-            readings.append((time.monotonic(), done, total))
-
-        report = execute(run, papers.compute, Store(folder), options, note)
-        steps = readings[-1][2] if readings else 0
-        if report.ending == "finished":
-            return Trained(float("nan"), steps, report.seconds)
-        found = Trained(seconds_a_step(readings), steps, None)
-        if not math.isnan(found.seconds_a_step):
-            break
-    return found
+    report = execute(run, papers.compute, Store(folder), Options(device=device), note)
+    steps = readings[-1][2] if readings else 0
+    if report.ending == "crashed":
+        raise RunFailed(f"{run.name} crashed: {report.said}")
+    if report.ending in ("finished", "failed"):
+        return Trained(float("nan"), steps, report.seconds)
+    return Trained(seconds_a_step(readings), steps, None)
 
 
 def seconds_a_step(readings: Sequence[tuple[float, int, int]]) -> float:

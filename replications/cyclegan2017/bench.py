@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.execution.execute import deterministic
-from lib.timing import counted_flop, matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns
+from lib.timing import counted_flop, matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns, waiting
 from lib.training.provenance import device_name
 from lib.training.randomness import Streams
 from replications.cyclegan2017.config import TranslationConfig
@@ -56,16 +56,7 @@ def measure_case(name: str, config: TranslationConfig, device: str, threads: int
         torch.use_deterministic_algorithms(device == "cpu")
         off = largest_difference(config, steps["ours"](), steps["plain"]())
         flop = counted_flop(steps["plain"])  # ours has the same layers, some of them computed with fewer products
-
-        def waiting(step: Callable[[], object]) -> Callable[[], None]:
-            def step_and_wait() -> None:
-                step()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-
-            return step_and_wait
-
-        works: dict[str, Callable[[], object]] = {which: waiting(step) for which, step in steps.items()}
+        works = {which: waiting(step, torch.device(device)) for which, step in steps.items()}
         works["product"] = matrix_product(torch.device(device))
         times = take_turns(works, rounds, repeats=1 if config.side > 100 else 10, warm_up=1)
     row |= {f"{which} ms": round(1e3 * statistics.median(times[which]), 1) for which in steps}

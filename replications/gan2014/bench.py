@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lib import datasets
 from lib.execution.execute import deterministic
-from lib.timing import matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns
+from lib.timing import matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns, waiting
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.provenance import device_name
@@ -89,23 +89,13 @@ def _contenders(config: GanConfig, device: torch.device) -> dict[str, Callable[[
         schedule_(optimizers, config, step, len(rows) // config.batch)
         return minibatches.images(step), *minibatches.noise("step", step)
 
-    def waiting(run: Callable[[], object]) -> Callable[[], object]:
-        if device.type == "cpu":
-            return run
-
-        def run_and_wait() -> None:
-            run()
-            torch.cuda.synchronize()
-
-        return run_and_wait
-
     contenders = {
         "floor": bare_products(config, device),
         "step": lambda: update(*minibatch()),
         "minibatch": minibatch,
         "textbook": textbook.step,
     }
-    return {name: waiting(run) for name, run in contenders.items()}
+    return {name: waiting(run, device) for name, run in contenders.items()}
 
 
 def products_flop(config: GanConfig, n_pixels: int = 784) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lib.execution.execute import deterministic
-from lib.timing import counted_flop, matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns
+from lib.timing import counted_flop, matrix_product, peak_megabytes, product_rates, ratio_quartiles, take_turns, waiting
 from lib.training.checkpoints import training_tensors
 from lib.training.graphs import CapturedStep
 from lib.training.provenance import device_name
@@ -80,18 +80,10 @@ def contenders(n_filters: int, channels: int, device: torch.device) -> dict[str,
     plain, loaded = (PlainLoop(config, build(config, shape, streams), images) for _ in range(2))
     batches = loaded.loader_batches()
 
-    def waiting(run: Callable[[], object]) -> Callable[[], object]:
-        def run_and_wait() -> None:
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-
-        return run_and_wait
-
     return {
-        "ours": waiting(our_iteration(config, build(config, shape, streams), images, streams)),
-        "loop": waiting(lambda: plain.iteration(plain.indexed_batches())),
-        "with loader": waiting(lambda: loaded.iteration(batches)),
+        "ours": waiting(our_iteration(config, build(config, shape, streams), images, streams), device),
+        "loop": waiting(lambda: plain.iteration(plain.indexed_batches()), device),
+        "with loader": waiting(lambda: loaded.iteration(batches), device),
     }
 
 

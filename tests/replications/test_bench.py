@@ -101,7 +101,7 @@ class TestCost:
         smoke = next(run for run in papers.plan("vae2013", "smoke", 1) if run.experiment == "aevb-nz2")
         assert 0 < cost.train_for(smoke, 300.0, "cpu", tmp_path).finished_after < 300
         long = next(run for run in papers.plan("gan2014", "laptop", 1) if run.experiment == "digits-simultaneous")
-        found = cost.train_for(long, 1.0, "cpu", tmp_path)  # too little for the set-up, so tried again
+        found = cost.train_for(long, 1.0, "cpu", tmp_path)  # its set-up takes longer
         assert found.finished_after is None
         assert found.steps > 1000
         assert 1e-3 < found.seconds_a_step < 1
