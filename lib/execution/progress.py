@@ -26,6 +26,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.every, self._began, self._line_at = every, time.monotonic(), time.monotonic()
         self._share = {run.fingerprint: 0.0 for run in runs}
+        self._found: dict[str, float] = {}  # what an earlier command had done: no measure of how fast this one is
         self._ended = 0
         self._many = len(runs) > 1 and self.stream.isatty()
         live = self.stream.isatty() or "ipykernel" in sys.modules  # a terminal, or a reader's notebook
@@ -43,19 +44,26 @@ class Progress:
 
     def advance(self, run: Run, done: int, total: int) -> None:
         self._share[run.fingerprint] = done / total
+        self._found.setdefault(run.fingerprint, done / total if done < total else 0.0)
         if self._bar is not None:
             if self._many:
                 self._draw(run)
             self._describe()
         elif time.monotonic() - self._line_at >= self.every:
             self._line_at = time.monotonic()
-            share = sum(self._share.values()) / len(self._share)
-            left = (1 / share - 1) * (time.monotonic() - self._began) if share > 0.02 else None
-            guess = "" if left is None else f", about {left:.0f} s left"
-            self.say(f"{self._ended}/{len(self._share)} runs, {share:.0%} of the work{guess}")
+            n = len(self._share)
+            all_done = sum(self._share.values())
+            here = all_done - sum(self._found.values())
+            guess = ""
+            if here > 0.005 * n:
+                left = (n - all_done) / here * (time.monotonic() - self._began)
+                guess = f", about {tqdm.format_interval(left)} left"
+            self.say(f"{self._ended}/{n} runs, {all_done / n:.0%} of the work{guess}")
 
     def ended(self, report: Report) -> None:
         self._ended += 1
+        if report.ending == "kept":
+            self._found[report.run.fingerprint] = 1.0
         self._share[report.run.fingerprint] = 1.0
         if (bar := self._bars.pop(report.run.fingerprint, None)) is not None:
             bar.close()
@@ -74,12 +82,12 @@ class Progress:
         """The line of one run, made when it is first heard of; tqdm hides what the screen has no room for."""
         bar = self._bars.get(run.fingerprint)
         if bar is None:
-            named = {"desc": f"  {run.name}", "total": 1, "leave": False}
+            named = {"desc": f"  {run.name}", "total": 1, "initial": self._found[run.fingerprint], "leave": False}
             bar = self._bars[run.fingerprint] = tqdm(bar_format=BAR, file=self.stream, **named)
         bar.n = round(self._share[run.fingerprint], 3)
         bar.refresh()
 
     def _describe(self) -> None:
         if self._bar is not None:
-            self._bar.n = round(sum(self._share.values()), 3)
+            self._bar.initial, self._bar.n = sum(self._found.values()), round(sum(self._share.values()), 3)
             self._bar.set_description_str(f"{self._ended}/{len(self._share)} runs")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import distributed
@@ -184,6 +185,33 @@ class TestProgress:
         ]
         assert lines[2] == "toy2000 smoke toy seed 0: finished after 12.3 s"
         assert lines[3].startswith("1/2 runs, 75% of the work, about ")
+
+    def test_what_was_found_done_does_not_count_as_speed(
+        self, toy_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lib.execution.progress.time", SimpleNamespace(monotonic=lambda: 0))
+        runs, stream = [toy_run(seed=seed) for seed in range(4)], io.StringIO()
+        with Progress(runs, stream, every=0) as progress:
+            monkeypatch.setattr("lib.execution.progress.time", SimpleNamespace(monotonic=lambda: 100))
+            progress.ended(Report(runs[0], "kept", 0.0))
+            progress.advance(runs[1], 50, 100)  # goes on from half
+            progress.advance(runs[1], 75, 100)
+            progress.advance(runs[2], 100, 100)  # a short one, heard of when it was done
+        lines = stream.getvalue().splitlines()
+        assert lines[0] == "1/4 runs, 38% of the work"
+        assert lines[1] == "1/4 runs, 44% of the work, about 15:00 left"  # a quarter in 100 s, 2.25 to do
+        assert lines[2] == "1/4 runs, 69% of the work, about 01:40 left"
+
+    def test_a_bar_goes_on_where_its_run_does(self, toy_run: MakeRun) -> None:
+        runs, stream = [toy_run(seed=0), toy_run(seed=1)], Terminal()
+        with Progress(runs, stream) as progress:
+            progress.advance(runs[0], 3, 4)
+            (bar,) = progress._bars.values()
+            assert (bar.initial, bar.n) == (0.75, 0.75)
+            assert progress._bar is not None
+            assert (progress._bar.initial, progress._bar.n) == (0.75, 0.75)
+            progress.ended(Report(runs[1], "kept", 0.0))
+            assert progress._bar.initial == 1.75
 
     def test_is_silent_between_lines(self, toy_run: MakeRun) -> None:
         stream = io.StringIO()
