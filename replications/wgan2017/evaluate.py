@@ -46,7 +46,8 @@ def correlation(estimates: Sequence[float], distances: Sequence[float], seed: in
     x, y = np.asarray(estimates), np.asarray(distances)
     rows = np.random.Generator(np.random.PCG64(seed)).integers(len(x), size=(RESAMPLES, len(x)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.array([np.corrcoef(rankdata(x[r]), rankdata(y[r]))[0, 1] for r in rows])
+        ranks = zip(rankdata(x[rows], axis=1), rankdata(y[rows], axis=1), strict=True)
+        values = np.array([np.corrcoef(*pair)[0, 1] for pair in ranks])
         value = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
     values = values[np.isfinite(values)]
     if not len(values):
