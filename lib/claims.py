@@ -12,9 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
 from lib.execution.runs import Failed, Finished, Run
+from lib.files import read_yaml
 
 VERDICTS = ("replicated", "partly", "not replicated", "not comparable", "not run")
 TESTS = (  # the forms a claim's test may have
@@ -89,7 +88,7 @@ class NotRun(Exception):
 
 def load_claims(path: Path) -> dict[str, Any]:
     """claims.yaml, checked. Raises ValueError naming the claim and what is wrong with it."""
-    document = yaml.safe_load(path.read_text())
+    document: dict[str, Any] = read_yaml(path)
     seen = set()
     for claim in document["claims"]:
         name = claim.get("id", "a claim without id")

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lib.claims import load_claims
 from lib.reporting import citation
 from lib.reporting.verify import published_exhibits, records_of, shown
-from replications import papers
+from replications.places import claims_file, known
 
 
 def listing(root: Path, preset: str | None) -> Iterator[str]:
@@ -40,7 +41,7 @@ def told(identifier: str, root: Path, preset: str | None) -> Iterator[str]:
 def _paper(identifier: str) -> dict[str, Any] | None:
     """The claims.yaml of an exhibit's paper; what spans papers has none."""
     key = identifier.partition("/")[0]
-    return papers.load(key).document if key in papers.known() else None
+    return load_claims(claims_file(key)) if key in known() else None
 
 
 def _laid_out(value: Any) -> str:

@@ -3,18 +3,17 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lib.errors import UserError
-from lib.execution.execute import Options, Report
-from lib.execution.runs import Run, Store
-from lib.execution.together import accompany, dismiss
-from lib.training.processes import joined
-from replications import papers
 from replications.data_command import data_app
-from replications.papers import LATEST, PUBLISHED
+from replications.places import LATEST, PUBLISHED, known
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: each verb imports what it needs, and `--help` nothing of it
+    from lib.execution.execute import Report
+    from lib.execution.runs import Run, Store
 
 app = typer.Typer(
     help="Replications of the classic generative-model papers: runs, numbers, verdicts, reports.",
@@ -43,8 +42,10 @@ Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standa
 @app.command(name="list")
 def list_papers(as_json: Json = False, out: Out = LATEST) -> None:
     """Papers, presets, and what is already computed."""
+    from replications import papers
+
     store, listing = papers.open_store(out), []
-    for key in papers.known():
+    for key in known():
         paper = papers.load(key)
         presets = {
             preset: [_listed(run, store) for run in papers.plan(key, preset)] for preset in paper.package.PRESETS
@@ -63,7 +64,7 @@ def list_papers(as_json: Json = False, out: Out = LATEST) -> None:
             print(f"  {preset:8} {len(runs):3} runs: {told or 'none computed'}")
 
 
-def _listed(run: Run, store: Store) -> dict[str, Any]:
+def _listed(run: "Run", store: "Store") -> dict[str, Any]:
     state = store.state(run)
     seconds = None
     if state in ("finished", "failed"):
@@ -91,6 +92,8 @@ def run_papers(
     out: Out = LATEST,
 ) -> None:
     """Compute the runs of a preset that are not there yet; a stopped run goes on from its checkpoint."""
+    from replications import papers
+
     if device == "none":
         raise UserError(
             "Runs need a device: take --device cpu, cuda or auto. `regen report --device none` computes none."
@@ -115,7 +118,7 @@ def report_papers(
     out: Out = LATEST,
 ) -> None:
     """Compute what is missing, execute the notebooks, write HTML; prints the path of the index."""
-    from replications import reports, site
+    from replications import papers, reports, site
 
     chosen = _chosen(keys)
     extra = {key: reports.declared_values(key, parameter or []) for key in chosen}
@@ -149,7 +152,7 @@ def verdicts(
 ) -> None:
     """The claims table, and the scores beside the published ones; exit 1 if a verdict fell or a score drifted."""
     from lib.claims import counts, fallen
-    from replications import drift, reports
+    from replications import drift, papers, reports
 
     found, before, compared = [], [], []
     for key in _chosen(keys):
@@ -262,7 +265,9 @@ def bench(
 
 
 def _chosen(keys: list[str] | None) -> list[str]:
-    return [papers.load(key).key for key in keys or papers.known()]
+    from replications import papers
+
+    return [papers.load(key).key for key in keys or known()]
 
 
 def _compute(
@@ -274,7 +279,13 @@ def _compute(
     deadline: float | None,
     out: Path,
     experiments: list[str] | None = None,
-) -> list[Report]:
+) -> "list[Report]":
+    from lib.execution.execute import Options
+    from lib.execution.runs import Store
+    from lib.execution.together import accompany, dismiss
+    from lib.training.processes import joined
+    from replications import papers
+
     with joined(device if cluster["scheduler"] else papers.resolve_device(device)) as (processes, where):
         # On a cluster the workers have the device, and this machine may have none.
         options = Options(device=where, deadline=deadline, processes=processes)
@@ -300,7 +311,7 @@ def _require_writable(folder: Path) -> None:
         raise UserError(f"Nothing can be written to {folder} ({error.strerror}): choose another --out.") from None
 
 
-def _say_endings(reports: list[Report]) -> int:
+def _say_endings(reports: "list[Report]") -> int:
     """One line that sums up; 1 if a run failed, crashed or ran out of time."""
     count = {e: sum(r.ending == e for r in reports) for e in ("finished", "kept", "failed", "crashed", "out of time")}
     told = {"finished": "computed", "kept": "already there"}

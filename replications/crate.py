@@ -5,17 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lib.datasets import registry
 from lib.errors import UserError
 from lib.execution.runs import Run
-from lib.files import sha256_of, write_atomically
+from lib.files import read_yaml, sha256_of, write_atomically
 from lib.reporting.crate import METADATA, Article, Crate, DataSet, File, PageAction, RunAction, metadata
 from lib.reporting.exhibits import read_exhibits
 from lib.training.provenance import committed_on
 from replications import papers
-from replications.papers import PUBLISHED, REPOSITORY
+from replications.places import PUBLISHED, REPOSITORY
 
 OF_A_RUN = ("results.json", "failure.json", "history.csv", "samples.png")
 OF_A_PAGE = (".html", ".ipynb", ".report.json", ".verdicts.json")
@@ -29,7 +27,7 @@ def write_crate(target: Path = PUBLISHED) -> Path:
 
 def gather(target: Path) -> Crate:
     """Runs, pages, figures and tables below `target`. Raises UserError if no date is known to publish it under."""
-    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    citation = read_yaml(REPOSITORY / "CITATION.cff")
     notebooks = sorted(target.glob("*/*.ipynb"))
     folders = sorted(path.parent for path in target.glob("runs/*/*/run.json"))
     records = [json.loads((folder / "run.json").read_text()) for folder in folders]

@@ -26,10 +26,12 @@ from lib.execution.progress import Progress
 from lib.execution.runs import Failed, Finished, Run, Store
 from lib.execution.together import run_together
 from lib.execution.workspace import Outcome, Workspace
-from lib.training.provenance import REPOSITORY, committed_on
+from lib.training.provenance import committed_on
+from replications.places import LATEST as LATEST
+from replications.places import PUBLISHED as PUBLISHED
+from replications.places import REPOSITORY, claims_file
+from replications.places import known as known
 
-LATEST = REPOSITORY / "reports" / "latest"
-PUBLISHED = REPOSITORY / "reports" / "published"
 PHOTOS = "photos/"  # begins the name of a folder of photographs among a run's data
 
 
@@ -49,18 +51,13 @@ class Paper(NamedTuple):
         return REPOSITORY / "notebooks" / f"{self.key}.ipynb"
 
 
-def known() -> list[str]:
-    """The papers' keys, one a folder of replications/ that holds a claims.yaml."""
-    return sorted(path.parent.name for path in (REPOSITORY / "replications").glob("*[0-9]/claims.yaml"))
-
-
 @cache
 def load(key: str) -> Paper:
     """Raises UserError for an unknown key, naming the nearest."""
     if key not in known():
         raise UserError(f"There is no paper {key!r}{_nearest(key, known())} The papers are: {', '.join(known())}.")
     package = importlib.import_module(f"replications.{key}")
-    return Paper(key, package, load_claims(REPOSITORY / "replications" / key / "claims.yaml"))
+    return Paper(key, package, load_claims(claims_file(key)))
 
 
 def plan(key: str, preset: str, seeds: int | None = None) -> list[Run]:

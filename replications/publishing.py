@@ -12,7 +12,7 @@ from lib.execution.runs import Failed, Finished
 from lib.files import write_atomically
 from lib.reporting.exhibits import read_exhibits, withhold, write_index
 from replications import papers, reports
-from replications.papers import PUBLISHED
+from replications.places import PUBLISHED
 
 
 def publish(

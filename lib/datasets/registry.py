@@ -10,10 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 import lib
 from lib.errors import UserError
+from lib.files import read_yaml
 
 OF_THE_COPY = "of-the-copy"  # in a digest's place: of a set that nobody here has held, each copy has its own
 REGISTRY = Path(lib.__file__).resolve().parent.parent / "data" / "registry.yaml"
@@ -65,7 +64,7 @@ def _entry(name: str, fields: dict[str, Any]) -> Entry:
 def content(registry: Path) -> Mapping[str, Any]:
     """A registry file as it stands: `datasets` is read here, `weights` by lib.metrics.weights."""
     try:
-        return MappingProxyType(yaml.safe_load(registry.read_text(encoding="utf-8")))
+        return MappingProxyType(read_yaml(registry))
     except OSError as error:
         raise UserError(
             f"{registry} cannot be read ({error.strerror}): regen runs from a checkout, as `make` installs it"

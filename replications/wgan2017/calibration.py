@@ -8,7 +8,6 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from lib.datasets.mixtures import swiss_roll
@@ -56,6 +55,8 @@ def clouds(n: int, rng: torch.Generator) -> Tensor:
 
 def matched(real: Tensor, fake: Tensor) -> tuple[float, Tensor]:
     """W between the empirical measures of (n, d) and (n, d), Euclidean, and the fake point of each real one (n,)."""
+    from scipy.optimize import linear_sum_assignment
+
     cost = torch.cdist(real.double().cpu(), fake.double().cpu())
     rows, columns = linear_sum_assignment(cost.numpy())
     return cost[rows, columns].mean().item(), torch.as_tensor(columns)

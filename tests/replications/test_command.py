@@ -96,6 +96,12 @@ def test_python_that_is_too_old_is_told_so(monkeypatch):
     assert "Traceback" not in done.stderr
 
 
+def test_help_and_cite_do_not_wait_for_pytorch():
+    """Importing it takes seconds."""
+    code = "import sys, replications.command, replications.citations; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=60).returncode == 0
+
+
 def test_a_finished_run_is_kept(store):
     done = regen("run", "vae2013", "--preset", "smoke", "--out", store)
     assert done.returncode == 0
