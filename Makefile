@@ -33,8 +33,10 @@ reports: $(READY)  ## run what is missing and write the HTML reports to reports/
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter-lab $(ARGS) notebooks
 
-# A worker a core, four at most: each imports torch. A file's tests stay together, for they share what is costly to make.
-PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A worker a core and one more, for tests wait at times; four at most: each imports torch. A file's tests stay together,
+# for they share what is costly to make.
+CORES = $(shell getconf _NPROCESSORS_ONLN || echo 1)
+PARALLEL = --numprocesses $(shell expr $(CORES) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## the tests of every push, under 15 minutes on two cores
 	@$(BIN)/pytest $(PARALLEL) -m "not slow" --durations=10 $(ARGS)

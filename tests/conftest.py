@@ -35,10 +35,20 @@ SWITCHES = (
 PACKAGES = Path(__file__).parent / "browser" / "package.json"
 
 
-def regen(*arguments: object) -> None:
-    command = [sys.executable, "-m", "replications", *map(str, arguments)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def regen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """The command in this process, which spares it seconds of imports: what main() lets through fails the test."""
+
+    from replications.__main__ import main
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["regen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code, said.out, said.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +70,12 @@ def torchrun() -> Callable[..., subprocess.CompletedProcess]:
     return start
 
 
+def _process(verb: str, folder: Path) -> None:
+    command = [sys.executable, "-m", "replications", verb, "--preset", "smoke", "--workers", "2", "--out", str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke runs of all papers, computed once for all tests as a user would. Not to be written to: copy it."""
@@ -67,7 +83,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke"
     with FileLock(f"{folder}.lock"):
         if not (folder / "runs").exists():
-            regen("run", "--preset", "smoke", "--workers", 2, "--out", folder)
+            _process("run", folder)
     return folder
 
 
@@ -76,7 +92,7 @@ def smoke_reports(smoke: Path) -> Path:
     """The same folder, with the reports of all papers."""
     with FileLock(f"{smoke}.lock"):
         if not (smoke / "index.html").exists():
-            regen("report", "--preset", "smoke", "--workers", 2, "--out", smoke)
+            _process("report", smoke)
     return smoke
 
 

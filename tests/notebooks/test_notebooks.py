@@ -5,8 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,13 +21,9 @@ from replications.site import write_site
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 PAPERS = [path for path in NOTEBOOKS if path.stem != SUMMARY]
+QUICKEST = "cyclegan2017"  # of these notebooks
 ALLOWED = {"lib", "replications", "inspect", "pathlib", "pandas", "IPython", "torch", "torchvision",
            "torchmetrics", "seaborn", "numpy", "matplotlib"}  # fmt: skip
-
-
-def regen(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "replications", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +117,7 @@ def test_every_number_of_the_bounds_table_is_in_a_results_json(reports):
             assert row[column] == f"{scores[score]['value']:.1f}".replace("-", "−")
 
 
-def test_a_diverged_run_is_shown_as_failed(smoke, tmp_path):
+def test_a_diverged_run_is_shown_as_failed(smoke, regen, tmp_path):
     """One seed of two diverges: the page says so, the other seed's numbers stand, the command exits 1."""
     shutil.copytree(smoke / "runs" / "vae2013", tmp_path / "runs" / "vae2013")  # the first seed's
     store, options = Store(tmp_path), Options()
@@ -137,7 +131,6 @@ def test_a_diverged_run_is_shown_as_failed(smoke, tmp_path):
     done = regen("report", "vae2013", "--preset", "smoke", "--seeds", 2, "--out", tmp_path)
     assert done.returncode == 1
     assert "diverged and was stopped" in done.stderr
-    assert "Traceback" not in done.stderr
     page = (tmp_path / "smoke" / "vae2013.html").read_text()
     table = page[page.index('id="table-runs"') :].split("</table>")[0]
     assert table.count("FAILED: The bound on the train images became nan at step 7") == 1
@@ -145,17 +138,20 @@ def test_a_diverged_run_is_shown_as_failed(smoke, tmp_path):
     assert 'id="failed-cell"' not in page  # the notebook itself came to its end
 
 
-def test_a_second_report_computes_nothing_and_has_the_same_bytes(reports):
+@pytest.mark.parametrize(
+    "again", [p.stem if p.stem == QUICKEST else pytest.param(p.stem, marks=pytest.mark.slow) for p in PAPERS]
+)
+def test_a_second_report_computes_nothing_and_has_the_same_bytes(again, reports, regen):
     kept = [p for p in sorted(reports.rglob("*")) if p.is_file() and ".locks" not in p.parts]
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in kept}
-    (reports / "smoke" / ".gan2014.inputs").unlink()  # this page is made anew, for all the others stand
+    (reports / "smoke" / f".{again}.inputs").unlink()  # this page is made anew, for all the others stand
     done = regen("report", "--preset", "smoke", "--out", reports)
     assert done.returncode == 0, done.stderr
     assert "already there" in done.stdout
     assert "computed" not in done.stdout
     pages = {reports / "smoke" / f"{notebook.stem}.html" for notebook in PAPERS}
     written = {path for path in pages if path.stat().st_mtime_ns != before[path][1]}
-    assert written == {reports / "smoke" / "gan2014.html"}
+    assert written == {reports / "smoke" / f"{again}.html"}
     for path, (content, mtime) in before.items():
         if path.suffix != ".inputs":
             assert path.read_bytes() == content, path
@@ -177,9 +173,8 @@ def test_index_leads_to_every_report(reports):
         ("seeds", "NAME=VALUE"),
     ],
 )
-def test_a_wrong_parameter_is_refused_before_anything_runs(parameter, sentence, tmp_path):
+def test_a_wrong_parameter_is_refused_before_anything_runs(parameter, sentence, regen, tmp_path):
     done = regen("report", "vae2013", "--preset", "smoke", "--out", tmp_path, "--parameter", parameter)
     assert done.returncode == 2
     assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
     assert not any(tmp_path.iterdir())

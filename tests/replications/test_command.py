@@ -13,23 +13,8 @@ import pytest
 from lib.errors import UserError
 from lib.files import write_atomically
 from replications import papers, publishing, reports
-from replications.__main__ import main
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def regen(monkeypatch, capsys):
-    """The command in this process, which spares it seconds of imports: what main() lets through fails the test."""
-
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["regen", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, ended.value.code, said.out, said.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")
