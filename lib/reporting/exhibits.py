@@ -98,7 +98,7 @@ def _drawn(figure: "Figure", kind: Literal["svg", "png"], folder: Path | None) -
     import matplotlib.pyplot as plt
 
     if folder is None:
-        content = figure_files(figure, (kind,))
+        content = figure_files(figure, (kind,), packed=False)
     else:
         content = figure_files(figure)
         content["csv"] = figure_data(figure).to_csv(index=False, lineterminator="\n").encode()

@@ -55,11 +55,14 @@ def use_house_style() -> None:
     )
 
 
-def figure_files(figure: "Figure", kinds: Sequence[Kind] = ("svg", "png", "pdf")) -> dict[str, bytes]:
+def figure_files(
+    figure: "Figure", kinds: Sequence[Kind] = ("svg", "png", "pdf"), *, packed: bool = True
+) -> dict[str, bytes]:
     """`figure` as the content of files, by their endings. No date, no version.
 
     Equal figures give equal bytes, in any process; in the vector formats words are outlines. Layout and edges are
-    settled once, for that takes longer than drawing; the figure keeps its layout.
+    settled once, for that takes longer than drawing; the figure keeps its layout. packed: in half the bytes, for
+    pictures that are kept.
     """
     import matplotlib
 
@@ -67,15 +70,17 @@ def figure_files(figure: "Figure", kinds: Sequence[Kind] = ("svg", "png", "pdf")
     with matplotlib.rc_context(_REPEATABLE | {"figure.constrained_layout.use": False, "figure.autolayout": False}):
         _plain_log_ticks(figure)
         figure.set_dpi(PNG_DPI)  # words are widest where they are hinted to pixels: there nothing may be cut off
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # "none" would leave a stand-in, for which each saving draws twice
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # "none" would leave a stand-in, for which each saving draws twice
         box = figure.get_tightbbox().padded(_PADDING_INCHES)
         for kind in kinds:
             buffer = io.BytesIO()
             silent = dict(_SILENT[kind])
             with _outlined_words(figure) if kind == "pdf" else contextlib.nullcontext():
                 figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=silent, facecolor="white", bbox_inches=box)
-            files[str(kind)] = _FINISH.get(kind, bytes)(buffer.getvalue())
+            finish = _FINISH.get(kind, bytes) if packed else bytes
+            files[str(kind)] = finish(buffer.getvalue())
     return files
 
 

@@ -30,6 +30,15 @@ def test_a_grey_picture_is_stored_as_grey_and_a_coloured_one_by_its_palette(colo
     plt.close(figure)
 
 
+def test_a_picture_that_is_not_kept_is_the_same_unpacked():
+    figure, axis = plt.subplots(figsize=(2, 1), layout="constrained")
+    axis.plot([0, 1], [1, 0], color="0.4")
+    kept, live = (figure_files(figure, ("png",), packed=packed)["png"] for packed in (True, False))
+    plt.close(figure)
+    assert len(live) > len(kept)
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in (kept, live)))
+
+
 def test_an_svg_loses_digits_and_blanks_but_nothing_of_its_shape():
     figure, axis = plt.subplots(figsize=(4, 3))
     axis.plot(np.linspace(0, 1, 900), np.random.default_rng(0).normal(size=900), label="noise")
