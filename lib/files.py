@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-# The parser in C, which PyYAML's wheels have, is some ten times as fast.
+# The parser in C, which PyYAML's wheels have, is several times as fast.
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 

@@ -1,6 +1,5 @@
 """What the digit nets' step is timed beside: the floor's products are counted, and a row divides the right times."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -31,14 +30,15 @@ def test_a_step_multiplies_as_much_as_the_floor(name):
 
 
 def test_a_row_divides_by_the_floor(monkeypatch):
-    waits = {"floor": 0.002, "step": 0.004, "minibatch": 0.0, "textbook": 0.012}
-    monkeypatch.setattr(bench, "_contenders", lambda *_: {name: lambda s=s: time.sleep(s) for name, s in waits.items()})
+    taken = {"floor": 0.002, "step": 0.004, "minibatch": 0.001, "textbook": 0.012, "product": 0.1}
+    monkeypatch.setattr(bench, "_contenders", lambda *_: dict.fromkeys(taken))
+    monkeypatch.setattr(bench, "take_turns", lambda works, rounds: {name: rounds * [taken[name]] for name in works})
     monkeypatch.setattr(bench, "peak_megabytes", lambda call, which, preset, threads: {"step": 1, "textbook": 2}[which])
     row = bench.measure_case("cpu", "laptop", 1, rounds=4)
-    assert 1.2 < row["step / floor"][1] < 2.8
-    assert 3.5 < row["textbook / floor"][1] < 8
-    assert row["step ms"] == pytest.approx(4, rel=0.5)
+    assert row["step / floor"] == [2, 2, 2]
+    assert row["textbook / floor"] == [6, 6, 6]
+    assert row["step ms"] == pytest.approx(4)
     batch = PRESETS["laptop"]["digits-simultaneous"].batch
-    assert row["images/s"] == pytest.approx(batch / row["step ms"] * 1e3, rel=0.01)
+    assert row["images/s"] == pytest.approx(batch / 0.004)
     assert (row["step peak MB"], row["textbook peak MB"]) == (1, 2)
     assert row["case"].endswith("1 thread, cpu")
