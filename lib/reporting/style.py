@@ -3,10 +3,11 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Kind = Literal["svg", "png", "pdf"]
@@ -67,7 +68,8 @@ def figure_files(
     import matplotlib
 
     files = {}
-    with matplotlib.rc_context(_REPEATABLE | {"figure.constrained_layout.use": False, "figure.autolayout": False}):
+    settled = _REPEATABLE | {"figure.constrained_layout.use": False, "figure.autolayout": False}
+    with matplotlib.rc_context(settled), _ticks_found_once(figure):
         _plain_log_ticks(figure)
         figure.set_dpi(PNG_DPI)  # words are widest where they are hinted to pixels: there nothing may be cut off
         if (engine := figure.get_layout_engine()) is not None:
@@ -88,12 +90,46 @@ def _plain_log_ticks(figure: "Figure") -> None:
     """60, 100, 200 and not 6 x 10^1, 10^2, 2 x 10^2, on log axes that stay within 0.01 to 100,000."""
     from matplotlib.ticker import LogFormatter, LogFormatterSciNotation
 
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+    for axis in _axes_of(figure):
         low, high = sorted(axis.get_view_interval())
         usual = type(axis.get_major_formatter()) is LogFormatterSciNotation
         if axis.get_scale() == "log" and usual and low >= 0.01 and high < 1e5:
             axis.set_major_formatter(LogFormatter())
             axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+
+
+def _axes_of(figure: "Figure") -> "Iterator[Axis]":
+    return (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis))
+
+
+@contextlib.contextmanager
+def _ticks_found_once(figure: "Figure") -> Iterator[None]:
+    """Each axis finds its ticks, and how much room their words take, once for each view, size and renderer.
+
+    Matplotlib does it some 25 times an axis while it lays out and draws: a quarter of a figure's time.
+    """
+    names = ("_update_ticks", "_get_ticklabel_bboxes")  # matplotlib's own: one that lacks them only takes longer
+    methods = [(axis, name) for axis in _axes_of(figure) for name in names if hasattr(axis, name)]
+    for axis, name in methods:
+        setattr(axis, name, _remembered(getattr(axis, name), axis, figure))
+    try:
+        yield
+    finally:
+        for axis, name in methods:
+            delattr(axis, name)
+
+
+def _remembered(method: Callable[..., Any], axis: "Axis", figure: "Figure") -> Callable[..., Any]:
+    found: dict[Any, Any] = {}
+
+    def call(*arguments: Any) -> Any:
+        depends_on = (*axis.get_view_interval(), *axis.axes.bbox.bounds, figure.dpi)
+        key = (depends_on, *(tuple(value) if isinstance(value, list) else value for value in arguments))
+        if key not in found:
+            found[key] = method(*arguments)
+        return found[key]
+
+    return call
 
 
 @contextlib.contextmanager

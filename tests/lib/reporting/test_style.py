@@ -1,5 +1,6 @@
 """A figure's bytes: the same in any process, and no larger than the picture asks for."""
 
+import contextlib
 import io
 import re
 
@@ -104,3 +105,28 @@ def test_an_authors_own_ticks_stay():
     figure_files(figure, ("png",))
     assert [text.get_text() for text in axes.get_yticklabels()] == ["few", "many"]
     plt.close(figure)
+
+
+def _demanding_figure():
+    figure, axes = plt.subplots(2, 2, figsize=(6, 4), layout="constrained", sharey="row")
+    axes[0, 0].plot([1, 30, 700], [0.01, 0.5, 0.02])
+    axes[0, 0].set(xscale="log", ylabel="shared")
+    axes[0, 1].twinx().plot([3, 5], [1e6, 1.00001e6])  # an offset above its axis
+    figure.colorbar(axes[1, 0].imshow([[0, 1e-5]], aspect="auto"), ax=axes[1, 0])
+    axes[1, 1].inset_axes((0.5, 0.5, 0.4, 0.4)).plot([0, 1])
+    figure.align_ylabels()
+    return figure
+
+
+def test_ticks_are_found_seldom_and_the_picture_is_the_same(monkeypatch):
+    from matplotlib.axis import Axis
+
+    calls, found = [], Axis._update_ticks
+    monkeypatch.setattr(Axis, "_update_ticks", lambda axis: calls.append(axis) or found(axis))
+    remembered, seldom = figure_files(figure := _demanding_figure()), len(calls)
+    assert not any({"_update_ticks", "_get_ticklabel_bboxes"} & set(vars(axes.xaxis)) for axes in figure.axes)
+    calls.clear()
+    monkeypatch.setattr(style, "_ticks_found_once", lambda _: contextlib.nullcontext())
+    assert figure_files(_demanding_figure()) == remembered
+    assert len(calls) > 2 * seldom > 0
+    plt.close("all")
