@@ -35,10 +35,14 @@ class SchedulerLost(Exception):
 
 
 def run_here(runs: Sequence[Run], compute: Compute, store: Store, options: Options, progress: Progress) -> list[Report]:
-    """One run after the other in this process."""
+    """One run after the other in this process. One that crashes goes on from its last checkpoint once."""
     reports = []
     for run in runs:
-        report = not_begun(run, options) or execute(run, compute, store, options, partial(progress.advance, run))
+        for crashed_before in (False, True):
+            report = not_begun(run, options) or execute(run, compute, store, options, partial(progress.advance, run))
+            if report.ending != "crashed" or crashed_before:
+                break
+            progress.say(_goes_on(report))
         progress.ended(report)
         reports.append(report)
     return reports
@@ -87,6 +91,10 @@ def run_on_cluster(
     return list(ended.values())
 
 
+def _goes_on(report: Report) -> str:
+    return f"{report.run.name} goes on from its last checkpoint, for it crashed: {report.said}"
+
+
 class _Asked:
     """What one client asked of a scheduler. However it is left, what nobody else waits for is computed no more."""
 
@@ -118,7 +126,7 @@ class _Asked:
                     self.waiting[self._ask(run)] = run  # the scheduler forgot it, or it was stopped for another client
                 elif report.ending == "crashed" and not final and run.fingerprint not in tried:
                     tried.add(run.fingerprint)
-                    progress.say(f"{run.name} goes on from its last checkpoint, for it crashed: {report.said}")
+                    progress.say(_goes_on(report))
                     self.waiting[self._ask(run)] = run
                 else:
                     yield report

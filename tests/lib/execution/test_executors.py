@@ -54,6 +54,24 @@ class TestHere:
         assert "toy2000 smoke bad seed 0: crashed after" in stream.getvalue()
         assert "ZeroDivisionError" in stream.getvalue()
 
+    def test_a_crash_is_tried_once_more_from_the_checkpoint(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
+        begun = []
+
+        def compute(run: Run, workspace: Workspace) -> Outcome:
+            state = workspace.resume_()
+            begun.append((run.experiment, state["step"]))
+            workspace.keep({**state, "step": 3}, 4)
+            if run.experiment == "bad" or len(begun) == 1:
+                raise ZeroDivisionError("on purpose")
+            return toy(run, workspace)
+
+        runs = [toy_run(experiment="frail"), toy_run(experiment="bad")]
+        stream = io.StringIO()
+        reports = run_here(runs, compute, store, Options(checkpoint_seconds=0), Progress(runs, stream))
+        assert begun == [("frail", 0), ("frail", 3), ("bad", 0), ("bad", 3)]
+        assert endings(reports) == {"frail": "finished", "bad": "crashed"}
+        assert stream.getvalue().count("goes on from its last checkpoint, for it crashed") == 2
+
     def test_what_comes_after_the_deadline_is_not_begun(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
         runs = [toy_run(seed=0), toy_run(seed=1)]
         reports = run_here(runs, toy, store, Options(deadline=time.monotonic() - 1), quiet(runs))
