@@ -1,5 +1,9 @@
 """The likelihood table: every bound of a model in a column of its own; and what others report, under their protocol."""
 
+import itertools
+import math
+import statistics
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -8,7 +12,7 @@ from lib.execution.runs import Finished
 from lib.reporting.tables import cell, number, reading
 from replications.papers import Results
 from replications.vae2013.config import AevbConfig
-from replications.vae2013.iwae import IwaeConfig
+from replications.vae2013.iwae import N_CURVE_IMAGES, IwaeConfig
 from replications.vae2013.likelihoods import KS
 
 COLUMNS = {"few_elbo": "ELBO", **{f"few_iwae_{k}": f"L_{k:,}" for k in KS}, "few_ais": "AIS, lower bound"}
@@ -95,6 +99,23 @@ def all_test_images(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def schedule_table(results: Results) -> pd.DataFrame:
+    """The bound after each stage of Burda et al.'s schedule, by epochs so far: what a stage more was worth."""
+    rows = []
+    for label, runs in models(results).values():
+        if not isinstance(runs[0].run.config, IwaeConfig):
+            continue
+        bounds = list(zip(*([row["elbo_test"] for row in run.history()] for run in runs), strict=True))  # stages x seeds
+        means = [statistics.fmean(values) for values in bounds]
+        spreads = [statistics.stdev(values) if len(values) > 1 else math.nan for values in bounds]
+        texts = (number(mean, 1, spread) for mean, spread in zip(means, spreads, strict=True))
+        after = {f"ELBO at epoch {(3 ** (i + 1) - 1) // 2}": text for i, text in enumerate(texts)}
+        gains = [later - sooner for sooner, later in itertools.pairwise(means)]
+        last = number(gains[-1] / gains[-2], 2) if len(gains) > 1 else "–"
+        rows.append({"model": label, "seeds": str(len(runs)), **after, "last gain / the one before": last})
+    return pd.DataFrame(rows).fillna("–")
+
+
 def theirs() -> pd.DataFrame:
     """What others report of such models."""
     return pd.DataFrame(THEIRS, columns=["model", "reported, nats/image", "active units", "their protocol"])
@@ -141,6 +162,11 @@ def captions(results: Results) -> dict[str, str]:
         "bounds": (
             f"Bounds of the same {ais.n} test images against the number of importance samples; dotted: the lower "
             "bound by annealing. Mean over seeds."
+        ),
+        "schedule": (
+            "Burda et al. train in stages, each of three times the epochs of the one before at a smaller step: the "
+            f"bound (2 draws) of the first {N_CURVE_IMAGES:,} test images after each stage that ran, nats per image, "
+            "mean ± standard deviation over seeds. Theirs ends after eight stages, 3,280 epochs."
         ),
         "theirs": "As others report it: not comparable with our columns nor, where protocols differ, with each other.",
     }

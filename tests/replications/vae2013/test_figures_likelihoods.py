@@ -20,7 +20,8 @@ def outcome(base, **facts):
                 "draws": 50}  # fmt: skip
     names = [*figures.COLUMNS, *figures.BRACKET, "elbo_test", "iwae_test", "active_units"]
     scores = {name: Score(base + n, 0.25, "nats/image", True, 50, settings) for n, name in enumerate(names)}
-    return Outcome(scores, [], {}, facts=facts)
+    history = [{"samples": n, "elbo_test": base - gain} for n, gain in ((1, 9.0), (4, 3.0), (13, 0.0))]
+    return Outcome(scores, history, {}, facts=facts)
 
 
 PLANNED = [
@@ -67,6 +68,15 @@ def test_each_bound_has_its_column(results):
 def test_all_test_images_have_their_own_table(results):
     row = figures.all_test_images(results).to_dict("records")[0]
     assert (row["ELBO"], row["L_50"], row["active units"]) == ("−161.00", "−160.00", "−159.0")
+
+
+def test_the_schedule_is_told_stage_by_stage(results):
+    rows = figures.schedule_table(results).to_dict("records")
+    assert [row["model"] for row in rows] == [label for label, _ in figures.models(results).values()][2:]
+    stages = {"ELBO at epoch 1": "−105.0 ± 1.4", "ELBO at epoch 4": "−99.0 ± 1.4", "ELBO at epoch 13": "−96.0 ± 1.4"}
+    assert rows[0] == {"model": rows[0]["model"], "seeds": "2", **stages, "last gain / the one before": "0.50"}
+    assert rows[1]["ELBO at epoch 13"] == "−90.0"
+    assert figures.schedule_table(Results(None, "smoke", results.store, [])).empty
 
 
 def test_ours_and_theirs_share_no_column():
