@@ -105,7 +105,8 @@ def schedule_table(results: Results) -> pd.DataFrame:
     for label, runs in models(results).values():
         if not isinstance(runs[0].run.config, IwaeConfig):
             continue
-        bounds = list(zip(*([row["elbo_test"] for row in run.history()] for run in runs), strict=True))  # stages x seeds
+        # Stages x seeds.
+        bounds = list(zip(*([row["elbo_test"] for row in run.history()] for run in runs), strict=True))
         means = [statistics.fmean(values) for values in bounds]
         spreads = [statistics.stdev(values) if len(values) > 1 else math.nan for values in bounds]
         texts = (number(mean, 1, spread) for mean, spread in zip(means, spreads, strict=True))
