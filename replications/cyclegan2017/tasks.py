@@ -1,5 +1,6 @@
 """The pairs of image domains: which images are A and B, for training and for the scores."""
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -70,19 +71,23 @@ def _scenes(config: Size) -> Loaded:
     """A: label maps as pictures; B: photographs of other scenes. pix2pix is shown the photographs of A's own scenes."""
     # DEVIATION cyclegan2017-D20: drawn streets in place of Cityscapes. NOTE cyclegan2017-N21: colours do not give the
     # classes of their photographs away.
-    first = scenes.scenes(config.n_train, config.side, A_SEED)
+    first = _drawn_scenes(config.n_train, config.side, A_SEED)
     paired = isinstance(config, TranslationConfig) and config.method == "pix2pix"
-    second = first if paired else scenes.scenes(config.n_train, config.side, B_SEED)
-    test = scenes.scenes(config.n_test, config.side, TEST_SEED)
+    second = first if paired else _drawn_scenes(config.n_train, config.side, B_SEED)
+    test = _drawn_scenes(config.n_test, config.side, TEST_SEED)
     a, test_a = scenes.as_pictures(first.labels), scenes.as_pictures(test.labels)
     return Loaded(Domains(a, second.photographs, test_a, test.photographs), test.labels, test.labels)
+
+
+# The 6,450 scenes of `paper` take three minutes of a thread: runs of one process share them, as they do data sets.
+_drawn_scenes = functools.lru_cache(maxsize=3)(scenes.scenes)
 
 
 def _paintings(config: Size) -> Loaded:
     """A: paintings; B: photographs; of different scenes, each with its own light, NOTE cyclegan2017-N22."""
     a, test_a = (scenes.paintings(n, config.side, seed)
                  for n, seed in ((config.n_train, A_SEED), (config.n_test, TEST_SEED + 1)))  # fmt: skip
-    b, test_b = (scenes.scenes(n, config.side, seed).photographs
+    b, test_b = (_drawn_scenes(n, config.side, seed).photographs
                  for n, seed in ((config.n_train, B_SEED), (config.n_test, TEST_SEED)))  # fmt: skip
     return Loaded(Domains(a, b, test_a, test_b))
 

@@ -17,6 +17,7 @@ from lib import datasets
 from lib.datasets import photos, scenes
 from lib.errors import UserError
 from lib.execution.workspace import Workspace
+from replications import papers
 from replications.__main__ import main
 from replications.cyclegan2017 import plan, presets, shapes, tasks
 from replications.cyclegan2017.config import AnchorsConfig, TranslationConfig
@@ -58,6 +59,17 @@ def test_images_are_bytes_of_the_asked_size_and_number(task):
 
 def labels_of(pictures: Tensor) -> set[bytes]:
     return rows(scenes.read_pictures(pictures))
+
+
+def test_runs_of_one_process_draw_their_scenes_once_and_leave_them_as_they_are(tmp_path):
+    plan_of = [run for run in plan("smoke", 1) if run.experiment in ("scenes-cyclegan", "scenes-feature")]
+    before = load(plan_of[0].config, CPU)
+    kept = [images.clone() for images in (*before.domains, before.truth_a)]
+    for run in plan_of:
+        papers.compute(run, Workspace(tmp_path / run.experiment, run.seed))
+    after = load(plan_of[0].config, CPU)
+    assert after.domains.b.data_ptr() == before.domains.b.data_ptr()
+    assert all(torch.equal(*pair) for pair in zip((*after.domains, after.truth_a), kept, strict=True))
 
 
 def test_scenes_are_unpaired_but_for_pix2pix_and_the_tests():
