@@ -88,8 +88,7 @@ def _sums(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a paper, device and kind of knowledge; what is not known is counted beside them."""
     sums: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        how = "published" if row["how"] == "published" else "measured here" if row["hours of all"] else "not known"
-        sums[row["what"].split()[0], row["device"], how].append(row)
+        sums[_kind(row)].append(row)
     return [
         {
             "what": f"{paper}: all",
@@ -100,6 +99,36 @@ def _sums(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for (paper, device, how), same in sums.items()
     ]
+
+
+def _kind(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Paper, device, and how the hours are known."""
+    how = "published" if row["how"] == "published" else "measured here" if row["hours of all"] else "not known"
+    return row["what"].split()[0], row["device"], how
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The sums for a README, and beside each what costs most in it: one line a paper, device and kind of knowledge."""
+    lines = [
+        ["paper", "runs", "on", "hours", "known from", "dearest experiment"],
+        ["---", "---:", "---", "---:"] + ["---"] * 2,
+    ]
+    sums = [row for row in rows if row["what"].endswith(": all")]
+    for total in sums:
+        paper = total["what"].removesuffix(": all")
+        same = [row for row in rows if row not in sums and _kind(row) == (paper, total["device"], total["how"])]
+        dearest = max(same, key=lambda row: row["hours of all"] or 0.0)
+        words = f"{dearest['what'].removeprefix(paper).strip()}, {_few(dearest['hours of all'])} h"
+        if dearest["ms a step"]:
+            words += f": {dearest['runs']} × {dearest['steps of a run']:,} steps of {_few(dearest['ms a step'])} ms"
+        lines.append(
+            [f"`{paper}`", str(total["runs"]), total["device"], _few(total["hours of all"]), total["how"], words]
+        )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _few(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 class _Trials:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.reporting.markup import VERDICTS
-from replications import summary
+from replications import cost, summary
 from replications.papers import PUBLISHED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +27,11 @@ def test_the_scores_are_the_published_ones():
     tables = summary.quality_tables(summary.read_all("paper", None, PUBLISHED))
     (table,) = [table for table in tables if table.slug == "quality-paper-mnist"]
     assert block("quality") == summary.markdown(table)
+
+
+def test_the_hours_are_the_published_ones():
+    record = json.loads((PUBLISHED / "bench" / "cost.json").read_text())
+    assert block("cost") == cost.markdown(record["rows"])
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(((?!https?:)[^)#]+)\)", README))

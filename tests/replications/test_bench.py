@@ -125,3 +125,8 @@ class TestCost:
         assert [(row["how"], row["runs"], row["hours of all"]) for row in sums] == [
             ("published", 1, 0.5), ("measured here", 4, 0.04), ("not known", 2, None)
         ]  # fmt: skip
+        assert cost.markdown([*sums, *rows]).splitlines()[2:] == [
+            "| `vae2013` | 1 | a card | 0.5 | published | aevb-nz5, 0.5 h |",
+            "| `vae2013` | 4 | here | 0.04 | measured here | aevb-nz5, 0.02 h: 2 × 1,000 steps of 36 ms |",
+            "| `vae2013` | 2 | here | ? | not known | aevb-nz5, ? h |",
+        ]
