@@ -106,7 +106,7 @@ def _axes_of(figure: "Figure") -> "Iterator[Axis]":
 def _ticks_found_once(figure: "Figure") -> Iterator[None]:
     """Each axis finds its ticks, and how much room their words take, once for each view, size and renderer.
 
-    Matplotlib does it some 25 times an axis while it lays out and draws: a quarter of a figure's time.
+    Matplotlib does it some 25 times an axis while it lays out and draws: up to a quarter of a figure's time.
     """
     names = ("_update_ticks", "_get_ticklabel_bboxes")  # matplotlib's own: one that lacks them only takes longer
     methods = [(axis, name) for axis in _axes_of(figure) for name in names if hasattr(axis, name)]

@@ -1,13 +1,12 @@
 """The likelihood table: every bound of a model in a column of its own; and what others report, under their protocol."""
 
 import itertools
-import math
-import statistics
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.claims import Reading
 from lib.execution.runs import Finished
 from lib.reporting.tables import cell, number, reading
 from replications.papers import Results
@@ -105,13 +104,13 @@ def schedule_table(results: Results) -> pd.DataFrame:
     for label, runs in models(results).values():
         if not isinstance(runs[0].run.config, IwaeConfig):
             continue
-        # Stages x seeds.
-        bounds = list(zip(*([row["elbo_test"] for row in run.history()] for run in runs), strict=True))
-        means = [statistics.fmean(values) for values in bounds]
-        spreads = [statistics.stdev(values) if len(values) > 1 else math.nan for values in bounds]
-        texts = (number(mean, 1, spread) for mean, spread in zip(means, spreads, strict=True))
-        after = {f"ELBO at epoch {(3 ** (i + 1) - 1) // 2}": text for i, text in enumerate(texts)}
-        gains = [later - sooner for sooner, later in itertools.pairwise(means)]
+        bounds = zip(*([row["elbo_test"] for row in run.history()] for run in runs), strict=True)  # stages x seeds
+        stages = [Reading(over_seeds, (), "nats/image") for over_seeds in bounds]
+        after = {
+            f"ELBO at epoch {(3 ** (i + 1) - 1) // 2}": number(stage.mean, 1, stage.spread)
+            for i, stage in enumerate(stages)
+        }
+        gains = [later.mean - sooner.mean for sooner, later in itertools.pairwise(stages)]
         last = number(gains[-1] / gains[-2], 2) if len(gains) > 1 else "–"
         rows.append({"model": label, "seeds": str(len(runs)), **after, "last gain / the one before": last})
     return pd.DataFrame(rows).fillna("–")
