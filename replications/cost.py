@@ -29,7 +29,7 @@ from replications import papers
 
 PRESET = "paper"
 TRAINED_SECONDS = 15.0
-PATIENCE_SECONDS = 300.0  # for set-up (drawing thousands of scenes), and for what has no steps and cannot be stopped
+PATIENCE_SECONDS = 900.0  # for features of thousands of images, and for what has no steps and cannot be stopped
 
 
 class Trained(NamedTuple):

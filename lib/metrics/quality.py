@@ -86,8 +86,7 @@ def image_scores(
     """
     network = extractor(extractor_name, device=device)
     fake = extract(network, generated, BATCH, device)
-    digest = hashlib.sha256(real.cpu().contiguous().numpy().tobytes()).hexdigest()
-    true = _kept_features(_Pinned(f"{tuple(real.shape)} {digest}", real), extractor_name, str(device))
+    true = features_of_real(real, extractor_name, device)
     made_by = {
         **protocol,
         **network.protocol,
@@ -123,9 +122,20 @@ def _fid(fake: Tensor, true: Tensor, made_by: Mapping[str, Any], seed: int) -> S
     return Score(value, stderr, "squared feature distance", False, len(fake), protocol)
 
 
+def features_of_real(
+    real: Tensor, extractor_name: str, device: torch.device | str, batch_size: int = BATCH
+) -> Features:
+    """`extract` of images (M, C, H, W) uint8 that more than one run compares with: extracted once a process.
+
+    Kept for four sets of images at most. Raises as `image_scores`.
+    """
+    digest = hashlib.sha256(real.cpu().contiguous().numpy().tobytes()).hexdigest()
+    return _kept_features(_Pinned(f"{tuple(real.shape)} {digest}", real), extractor_name, str(device), batch_size)
+
+
 @functools.lru_cache(maxsize=4)
-def _kept_features(real: _Pinned, extractor_name: str, device: str) -> Features:
-    return extract(extractor(extractor_name, device=device), real.images, BATCH, device)
+def _kept_features(real: _Pinned, extractor_name: str, device: str, batch_size: int) -> Features:
+    return extract(extractor(extractor_name, device=device), real.images, batch_size, device)
 
 
 def memorisation(

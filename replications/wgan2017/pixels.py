@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lib.datasets import Dataset
 from lib.errors import UserError
 from lib.metrics import extract, extractor, frechet_distance_of_features, to_uint8
-from lib.metrics.quality import extractor_for
+from lib.metrics.quality import extractor_for, features_of_real
 from lib.training.randomness import Streams
 from replications.wgan2017.config import ImagesConfig
 
@@ -50,16 +50,17 @@ def pixels_of(data: Dataset, n_curve: int, device: torch.device) -> Pixels:
     own = data.name in TRAIN_IS_REFERENCE
     reference = (data.split("train")[0][:10_000] if own else data.split("test")[0]).to(device)
     split = "train, the first 10,000" if own else "test"
-    return Pixels(train, reference, features(reference[:n_curve], data.name), data.name, split)
+    return Pixels(train, reference, _features_of(reference[:n_curve], data.name), data.name, split)
 
 
-def features(images: Tensor, data_name: str) -> Tensor | None:
+def _features_of(reference: Tensor, data_name: str) -> Tensor | None:
     """Features (n, D) by the data set's extractor; None where it is not installed."""
+    name = extractor_for(data_name) or ""
     try:
-        network = extractor(extractor_for(data_name) or "", device=images.device)
+        extractor(name)
     except UserError:
         return None
-    return extract(network, images, CHUNK, images.device).features
+    return features_of_real(reference, name, reference.device, CHUNK).features
 
 
 @torch.no_grad()
@@ -87,7 +88,6 @@ def curve_distance(generator: nn.Module, pixels: Pixels, config: ImagesConfig, s
     """
     if pixels.features is None:
         return math.nan
-    images = generate(generator, config, config.n_curve, streams.at("curve"))
-    found = features(cropped(images, pixels.reference.shape[-1]), pixels.data)
-    assert found is not None
-    return frechet_distance_of_features(found, pixels.features)
+    images = cropped(generate(generator, config, config.n_curve, streams.at("curve")), pixels.reference.shape[-1])
+    network = extractor(extractor_for(pixels.data) or "", device=images.device)
+    return frechet_distance_of_features(extract(network, images, CHUNK, images.device).features, pixels.features)

@@ -8,7 +8,7 @@ from scipy.linalg import sqrtm
 from lib import datasets
 from lib.errors import UserError
 from lib.metrics import extract, extractor, quality
-from lib.metrics.quality import extractor_for, image_scores, memorisation
+from lib.metrics.quality import extractor_for, features_of_real, image_scores, memorisation
 
 CPU = torch.device("cpu")
 
@@ -82,6 +82,9 @@ def test_real_features_are_kept_and_never_mistaken(data, monkeypatch):
     other = image_scores(made, real, "digits-cnn", seed=0, device=CPU, protocol={})
     assert seen[3:] == [50, 60]
     assert other["fid"].value != first["fid"].value
+    for _ in range(2):
+        features_of_real(real, "digits-cnn", CPU, 30)  # another batch moves the rounding: its features are its own
+    assert seen[5:] == [60]
 
 
 def test_absent_extractors_are_facts(data, monkeypatch):
