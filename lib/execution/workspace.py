@@ -98,12 +98,20 @@ class Workspace:
         self.worlds = [*state.pop("worlds", [1]), self.processes.world]
         return state
 
-    def keep(self, state: Mapping[str, Any], total: int, **parts: nn.Module | torch.optim.Optimizer) -> None:
+    def keep(
+        self,
+        state: Mapping[str, Any],
+        total: int,
+        work: tuple[int, int] | None = None,
+        /,
+        **parts: nn.Module | torch.optim.Optimizer,
+    ) -> None:
         """Call after every step with the state to go on from: {"step": steps done, "history": rows, ...}.
 
         Writes a checkpoint when one is due, shows progress, and raises OutOfTime, checkpoint written, past the
         deadline. Costs one clock reading otherwise, and never waits for the device. Of several processes the first does
-        all that, and tells the others whether it is late.
+        all that, and tells the others whether it is late. work: (done, in all) in other units than steps, for progress,
+        where some steps cost many times others.
         """
         now = time.monotonic()
         deadline = self.deadline
@@ -115,7 +123,7 @@ class Workspace:
             if self._pause:
                 self._pause = max(self._pause, (self._kept - now) / MOST_KEEPING)
         if now - self._shown >= 0.5 or state["step"] == total:
-            self._progress(state["step"], total)
+            self._progress(*(work or (state["step"], total)))
             self._shown = now
         if late:
             raise OutOfTime(f"out of time after step {state['step']} of {total}")

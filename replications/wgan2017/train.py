@@ -165,6 +165,7 @@ def train(config: ImagesConfig, pixels: Pixels, workspace: Workspace) -> Trained
     update_critic = CapturedStep(lambda *inputs: critic_step(players, config, *inputs), tensors, device, processes)
     update_generator = CapturedStep(lambda z: generator_step(players, config, z), tensors, device, processes)
     order = MinibatchOrder(streams.seed, len(pixels.train) // config.batch * config.batch, config.batch, device)
+    n_updates = sum(critic_steps(config, step) for step in range(config.n_steps))
     for step in range(state["step"], config.n_steps):
         n = critic_steps(config, step)
         *noise, last = processes.share(draw_noise(config, n + 1, streams, step), dim=1)
@@ -176,7 +177,7 @@ def train(config: ImagesConfig, pixels: Pixels, workspace: Workspace) -> Trained
         state["step"], state["critic_steps"] = step + 1, state["critic_steps"] + n
         if step + 1 in points(config.n_steps, max(N_POINTS, config.n_checkpoints)):
             _look(nets, record, pixels, config, state, workspace)
-        workspace.keep(state, config.n_steps, **parts)
+        workspace.keep(state, config.n_steps, (state["critic_steps"], n_updates), **parts)
     return Trained(nets, record, state["history"])
 
 

@@ -28,10 +28,10 @@ class Interrupted(Workspace):
 
     stop = 0
 
-    def keep(self, state: Mapping[str, Any], total: int, **parts: Any) -> None:
+    def keep(self, state: Mapping[str, Any], *counts: Any, **parts: Any) -> None:
         if state["step"] == self.stop:
             self.deadline = 0.0
-        super().keep(state, total, **parts)
+        super().keep(state, *counts, **parts)
 
 
 def workspace(folder: Path, processes: Processes, stop: int = 0) -> Interrupted:

@@ -53,3 +53,11 @@ def test_what_was_kept_is_put_back(tmp_path):
     assert again.resume_(model=other)["step"] == 3
     assert torch.equal(model.weight, other.weight)
     assert again.resumed_at == [3]
+
+
+def test_progress_is_told_in_steps_or_in_the_work_that_they_are(tmp_path):
+    told = []
+    kept = Workspace(tmp_path, 0, progress=lambda *counts: told.append(counts))
+    kept.keep({"step": 5, "history": []}, 5)
+    kept.keep({"step": 5, "history": []}, 5, (106, 106))
+    assert told == [(5, 5), (106, 106)]

@@ -241,6 +241,13 @@ def test_a_killed_training_goes_on_in_the_same_bits(tmp_path, config):
     assert whole.history[-1]["critic_steps"] == sum(critic_steps(config, step) for step in range(config.n_steps))
 
 
+def test_progress_counts_critic_steps_of_which_iterations_have_unequally_many(tmp_path):
+    told = []
+    config = replace(TINY, schedule="authors", n_critic_long=4, n_long_start=2)
+    train(config, made_up(), space(tmp_path, "x", progress=lambda *counts: told.append(counts)))
+    assert told[-1] == (4 + 4 + 4 * 2, 4 + 4 + 4 * 2)
+
+
 def test_history_holds_the_median_since_the_last_row(tmp_path):
     found = train(replace(TINY, init_sd=0.3), made_up(), space(tmp_path, "x"))
     assert [row["step"] for row in found.history] == [1, 2, 3, 4, 5, 6]
