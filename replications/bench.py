@@ -7,11 +7,11 @@ that it was found on, so that parts can be measured on different days and device
 import importlib
 import json
 import os
+import re
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -67,10 +67,18 @@ NAMED = {
     ),
 }
 ALL = PARTS | NAMED
+
 STEPS = (
     "Milliseconds of one training step, medians. The floor is the step's bare matrix products; the textbook loop is"
     " the plain way to write the same step. Ratios are taken within each round: median and quartiles."
 )
+
+
+class Title(NamedTuple):
+    """Of a column."""
+
+    text: str
+    number: bool  # the column is set to the right
 
 
 def parts() -> list[str]:
@@ -151,11 +159,14 @@ def _tables(record: dict[str, Any]) -> list[dict[str, Any]]:
         shapes.setdefault(tuple(row), []).append(row)
     tables: list[dict[str, Any]] = []
     for columns, rows in shapes.items():
-        head: Sequence[str] = columns
-        cells: Sequence[Sequence[str]] = [[cell_text(row[column]) for column in columns] for row in rows]
+        whole = [[heading(column) for column in columns], *([cell_text(row[name]) for name in columns] for row in rows)]
+        numeric = [all(not isinstance(row[name], str) or not row[name] for row in rows) for name in columns]
         if part not in ALL:
-            head, cells = transposed(head, cells)
-        tables.append({"slug": f"{part}-{len(tables) + 1}" if tables else part, "columns": head, "rows": cells})
+            whole = [list(cells) for cells in zip(*whole, strict=True)]
+            numeric = [False, *(True for _ in rows)]
+        titles = [Title(*pair) for pair in zip(whole[0], numeric, strict=True)]
+        slug = f"{part}-{len(tables) + 1}" if tables else part
+        tables.append({"slug": slug, "columns": titles, "rows": whole[1:]})
     first, *others = tables
     first |= {
         "title": ALL[part][1] if part in ALL else f"Training step of {part}",
@@ -167,10 +178,9 @@ def _tables(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [first, *others]
 
 
-def transposed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Rows as columns; the first column becomes the head."""
-    whole = list(zip(*[columns, *rows], strict=True))
-    return list(whole[0]), [list(row) for row in whole[1:]]
+def heading(key: str) -> str:
+    """A record's key as the page says it: wall_s_by_one -> wall, s by one."""
+    return re.sub(r"_s(?=_|$)", ", s", key).replace("_", " ")
 
 
 def cell_text(value: Any) -> str:
@@ -181,7 +191,7 @@ def cell_text(value: Any) -> str:
         texts = [cell_text(each) for each in value]
         return f"{texts[1]} ({texts[0]}–{texts[2]})" if len(texts) == 3 else ", ".join(texts)
     if isinstance(value, float):
-        if abs(value) >= 1e4:
+        if abs(value) >= 1e3:
             return f"{float(f'{value:.3g}'):,.0f}"
         return f"{value:.3g}" if abs(value) >= 1e-3 or not value else f"{value:.2e}"
     return f"{value:,}" if isinstance(value, int) else str(value)
