@@ -224,6 +224,15 @@ class Results(NamedTuple):
         found = [o for _, o in self.outcomes if isinstance(o, Finished)]
         return [o for o in found if experiment in (None, o.run.experiment)]
 
+    def ended(self, *experiments: str) -> bool:
+        """Whether every planned run of each of these experiments has ended, and at least one of each is finished."""
+        left = {run.experiment for run, outcome in self.outcomes if outcome is None}
+        return all(self.finished(name) and name not in left for name in experiments)
+
+    def planned(self, experiment: str) -> Run:
+        """The first planned run of an experiment, whatever became of it."""
+        return next(run for run, _ in self.outcomes if run.experiment == experiment)
+
     def failed(self) -> list[Failed]:
         return [o for _, o in self.outcomes if isinstance(o, Failed)]
 

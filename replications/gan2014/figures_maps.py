@@ -97,8 +97,8 @@ def figure_one_table(results: Results) -> pd.DataFrame:
 
 
 def figure_one_caption(results: Results) -> str:
-    """Settings and the bound, from the run itself."""
-    config = results.finished("figure-1")[0].run.config
+    """Settings and the bound, from the plan."""
+    config = results.planned("figure-1").config
     return (
         f"{config.n_models} models side by side, {config.n_steps:,} alternating steps of k = {config.k}; "
         f"± is the standard deviation over models. The bound on |D − 1/2| is {BOUND:g}."

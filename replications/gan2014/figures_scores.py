@@ -81,9 +81,7 @@ def read_row(found: Sequence[Finished], score: str, source: str) -> Row | None:
 
 def digits(results: Results) -> str:
     """The data set of the digit GANs, and so of the baselines that stand beside them."""
-    found = [o for name in GANS for o in results.finished(name)]
-    baselines = [o for o in results.finished() if isinstance(o.run.config, BaselinesConfig)]
-    return str((found or baselines)[0].run.config.data)
+    return str(results.planned("digits-simultaneous").config.data)
 
 
 def baselines(results: Results, data: str) -> list[Finished]:

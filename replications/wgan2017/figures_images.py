@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -65,6 +65,21 @@ def experiments(results: Results) -> list[str]:
     return list(found)
 
 
+def pairs(results: Results, among: Iterable[str] = NAMES) -> list[str]:
+    """The pairs of networks that have a finished run; among ARCHITECTURES those of figures 3 and 4."""
+    return [name for name in among if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+
+
+def options(results: Results) -> list[str]:
+    """The variants of Algorithm 1 that have a finished run."""
+    return [name for name in OPTIONS if results.finished(name)]
+
+
+def data_name(results: Results) -> str:
+    """The data set of the trainings on images."""
+    return str(results.planned("wgan-dcgan").config.data)
+
+
 def label(experiment: str) -> str:
     algorithm, _, architecture = experiment.partition("-")
     if experiment in OPTIONS and experiment != "wgan-dcgan":
@@ -74,7 +89,7 @@ def label(experiment: str) -> str:
 
 def estimates(results: Results) -> Figure:
     """Figures 3 and 4: a column an architecture, WGAN's estimate above and the GAN's below, each on its own axis."""
-    columns = [name for name in ARCHITECTURES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    columns = pairs(results, ARCHITECTURES)
     figure, axes = plt.subplots(2, len(columns), figsize=(0.6 + 2.35 * len(columns), 4.4), squeeze=False)
     for row, algorithm in zip(axes, ALGORITHMS, strict=True):
         for axis, name in zip(row, columns, strict=True):
@@ -97,7 +112,7 @@ def estimates(results: Results) -> Figure:
 
 def quality_curves(results: Results) -> Figure:
     """FID against updates of either network: a panel an architecture, a line an algorithm and seed."""
-    names = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    names = pairs(results)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     size = (0.6 + 2.5 * columns, 0.4 + 2.3 * rows)
@@ -125,8 +140,7 @@ def quality_curves(results: Results) -> Figure:
 
 
 def fid_name(results: Results) -> str:
-    data = next(o.run.config.data for o in results.finished() if isinstance(o.run.config, ImagesConfig))
-    return metric_name("FID", extractor_for(data) or "no extractor")
+    return metric_name("FID", extractor_for(data_name(results)) or "no extractor")
 
 
 def checkpoints(outcome: Finished) -> pd.DataFrame:
@@ -185,7 +199,7 @@ def _pictures(sheet: Tensor) -> Any:
 
 def strips(results: Results) -> Figure:
     """Figure 3's samples: fixed noise at a quarter, a half, three quarters and the end; WGAN above, GAN below."""
-    columns = [name for name in ARCHITECTURES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    columns = pairs(results, ARCHITECTURES)
     figure, axes = plt.subplots(2, len(columns), figsize=(1.75 * len(columns), 2.75), squeeze=False)
     for axis, algorithm, name in _panels(axes, columns):
         if found := results.finished(f"{algorithm}-{name}"):
@@ -196,7 +210,7 @@ def strips(results: Results) -> Figure:
 
 def sheets(results: Results) -> Figure:
     """Figures 5 to 7: the first 32 images of each generator, seed 0; WGAN above, GAN below."""
-    columns = [name for name in NAMES if any(results.finished(f"{a}-{name}") for a in ALGORITHMS)]
+    columns = pairs(results)
     figure, axes = plt.subplots(2, len(columns), figsize=(1.5 * len(columns), 2.5), squeeze=False)
     for axis, algorithm, name in _panels(axes, columns):
         if found := results.finished(f"{algorithm}-{name}"):
@@ -220,7 +234,7 @@ def _upper_half(outcome: Finished) -> Any:
 
 def option_sheets(results: Results) -> Figure:
     """The first 32 images of each variant of Algorithm 1 on the DCGAN, seed 0."""
-    names = [name for name in OPTIONS if results.finished(name)]
+    names = options(results)
     figure, axes = plt.subplots(2, -(-len(names) // 2), figsize=(1.9 * -(-len(names) // 2), 2.5), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -269,13 +283,11 @@ def _row(results: Results, images_of: str, seeds: int, cells: dict[str, str], fa
 def options_table(results: Results) -> pd.DataFrame:
     """Algorithm 1 beside its variants on the same networks; no estimates: those of unlike critics do not compare."""
     rows = []
-    for name, words in OPTIONS.items():
+    for name in options(results):
         runs = results.finished(name)
-        if not runs:
-            continue
         config = runs[0].run.config
         rows.append({
-            "variant": words,
+            "variant": OPTIONS[name],
             "seeds": str(len(runs)),
             "generator iterations": f"{config.n_steps:,}",
             "critic steps": f"{runs[0].facts['critic_steps']:,.0f}",
@@ -322,10 +334,9 @@ def reported_table(results: Results) -> pd.DataFrame:
 
 
 def caption_of_images(results: Results) -> str:
-    """What was trained, in words, from a run's own config."""
-    config = results.finished("wgan-dcgan")[0].run.config
+    """What is trained, in words, from the plan's own configs."""
+    config, gan = (results.planned(f"{algorithm}-dcgan").config for algorithm in ALGORITHMS)
     return (
         f"{config.data}, {config.n_filters} filters, {config.n_steps:,} generator iterations of the WGAN and "
-        f"{results.finished('gan-dcgan')[0].run.config.n_steps if results.finished('gan-dcgan') else 0:,} of the GAN, "
-        f"minibatches of {config.batch}"
+        f"{gan.n_steps:,} of the GAN, minibatches of {config.batch}"
     )
