@@ -25,16 +25,15 @@ from replications.vae2013.evaluate import binarised
 SHEETS = (2, 5, 10, 20)  # figure 5
 
 
-def untrained(outcome: Finished) -> BernoulliVAE:
-    """The model of a finished run, without its weights."""
-    config = outcome.run.config
+def untrained(config: AevbConfig) -> BernoulliVAE:
+    """The model of a config, with weights that mean nothing."""
     n_pixels = math.prod(datasets.registry.entry(config.data).images[1:])
     return BernoulliVAE(n_pixels, config.n_hidden, config.n_latent)
 
 
 def trained(outcome: Finished) -> BernoulliVAE:
     """The model of a finished run, with its weights."""
-    model = untrained(outcome)
+    model = untrained(outcome.run.config)
     model.load_state_dict(outcome.tensors())
     return model
 
@@ -43,6 +42,12 @@ def first(results: Results, n_latent: int) -> Finished | None:
     """The finished run of lowest seed with n_latent latents; None where the preset has none."""
     found = results.finished(f"aevb-nz{n_latent}")
     return found[0] if found else None
+
+
+def latents(results: Results) -> list[int]:
+    """Every N_z whose seeds have all ended."""
+    found = {o.run.config.n_latent for o in results.finished() if isinstance(o.run.config, AevbConfig)}
+    return sorted(n for n in found if results.ended(f"aevb-nz{n}"))
 
 
 def manifold(model: BernoulliVAE, side: int = 20) -> Figure:
@@ -124,7 +129,7 @@ def layers_table(model: BernoulliVAE) -> pd.DataFrame:
 def bounds_table(results: Results) -> pd.DataFrame:
     """Final numbers, a row for each N_z: mean over seeds ± standard deviation over seeds; and the trivial baseline."""
     rows = []
-    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if isinstance(o.run.config, AevbConfig)}):
+    for n_latent in latents(results):
         found = results.finished(f"aevb-nz{n_latent}")
         read = {name: read_score(f"aevb-nz{n_latent}.{name}", results.outcomes) for name in found[0].scores}
         rows.append(
@@ -170,7 +175,7 @@ def _cell(reading: Reading) -> str:
 def codes_table(results: Results) -> pd.DataFrame:
     """5-nearest-neighbour accuracy of each N_z's posterior means, beside its floor and its ceiling."""
     rows = []
-    for n_latent in sorted({o.run.config.n_latent for o in results.finished() if isinstance(o.run.config, AevbConfig)}):
+    for n_latent in latents(results):
         reading = read_score(f"aevb-nz{n_latent}.knn_test", results.outcomes)
         rows.append((f"posterior mean, N_z = {n_latent}", reading.mean, reading.spread, len(reading.values)))
     for name, label in (("knn_pca_test", "two principal components"), ("knn_pixels_test", "all 784 pixels")):
