@@ -83,9 +83,14 @@ def show_figure(
     slug = _slug(identifier)
     if not alt.strip():
         raise UserError(f"{identifier} has no alternative text: say in one sentence what the figure shows")
+    import matplotlib.pyplot as plt
+
+    open_before = plt.get_fignums()
     try:
         content = _drawn(figure() if callable(figure) else figure, kind, folder)
     except WeightsAbsent:
+        for begun in set(plt.get_fignums()) - set(open_before):  # Jupyter would show it below the cell, half drawn
+            plt.close(begun)
         content = _drawn_before(identifier, folder)
     image = _image(content, kind, alt) if content else "<p><em>Not drawn: the weights of its run are not here.</em></p>"
     files = _write(content, identifier, folder)

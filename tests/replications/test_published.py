@@ -35,6 +35,12 @@ def test_every_published_file_has_its_digest():
                 assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, f"{folder.name}/{name}"
 
 
+def test_every_picture_of_a_page_is_a_figure_with_an_identifier():
+    """A plot that was begun and left would be shown by Jupyter below its cell."""
+    for page in PUBLISHED.glob("*/*.html"):
+        assert 'class="output picture"' not in page.read_text(), page
+
+
 @pytest.mark.skipif(not RUNS, reason=NO_RUNS)
 def test_published_runs_are_the_runs_of_the_plan():
     """A changed config or algorithm version makes other runs: then publish anew. What was not run is told."""

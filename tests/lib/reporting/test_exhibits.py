@@ -84,6 +84,7 @@ def test_figure_is_closed_labelled_and_inlined():
 
 
 def absent() -> plt.Figure:
+    plt.subplots()
     raise WeightsAbsent("the weights are elsewhere")
 
 
@@ -91,7 +92,10 @@ def test_a_figure_whose_weights_are_gone_stays_as_it_was_drawn(tmp_path):
     """Published runs are kept without weights: a page made of them again keeps the figures that need them."""
     before = show_figure(a_figure, "vae2013/figure-2", "C.", "Alt.", tmp_path)
     content = {path.name: path.read_bytes() for path in (tmp_path / "vae2013").iterdir()}
+    mine = plt.figure()
     again = show_figure(absent, "vae2013/figure-2", "Another caption.", "Alt.", tmp_path)
+    assert plt.get_fignums() == [mine.number]  # what was begun is closed, and what the reader drew is not
+    plt.close(mine)
     assert again.html == before.html.replace("C.<", "Another caption.<")
     assert {path.name: path.read_bytes() for path in (tmp_path / "vae2013").iterdir()} == content
     assert read_exhibits(tmp_path)[0]["files"] == before.files
