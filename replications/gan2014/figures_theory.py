@@ -29,6 +29,50 @@ def _reported(results: Results) -> dict[str, float]:
     return {claim["test"]["score"]: claim["reported"]["value"] for claim in claims if "score" in claim.get("test", {})}
 
 
+def captions(results: Results) -> dict[str, str]:
+    """The captions of the theory's exhibits; none while a planned run of it is missing."""
+    if not results.ended("theory"):
+        return {}
+    scores, settings = results.finished("theory")[0].scores, results.planned("theory").config
+    error = scores["learned_error"]
+    together, turns = (scores[f"radius_{name}"] for name in ("together", "turns"))
+    return {
+        "learned": (
+            f"Above: the two densities. Below: the trained discriminator ({error.protocol['network']}) on the analytic "
+            "one, lowest seed. The largest difference outside the grey, where the mean density is below 0.01, is "
+            f"{error.value:.4f}."
+        ),
+        "theorem 1": (
+            "Theorem 1 on two unit Gaussians at distance m. Expected values of C(G) are those of claims.yaml; draws: "
+            f"{settings.n_monte_carlo:,} of each density and seed, ± the standard error with seeds pooled."
+        ),
+        "divergences": (
+            "Left: the Jensen-Shannon divergence of N(0, 1) and N(m, 1), and on the right-hand axis C(G), which is a "
+            "linear function of it; crosses are estimates from draws. Right: the same beside KL and total variation, "
+            "log axis."
+        ),
+        "descent": (
+            "The divergence of p_g from p_data, and how far D* is from 1/2 anywhere, after each gradient step. The "
+            "grey band is rounding in double precision; smaller values are drawn at its edge."
+        ),
+        "checks": (
+            "The checks of this section beside their expected values from claims.yaml; means over seeds. The "
+            "network's, the regression's and the draws' rows vary with the seed, the others are exact up to rounding "
+            "and quadrature."
+        ),
+        "gradients": (
+            "Left: size of the two gradients in the logit. Right: mean size of the gradient in x over fakes of "
+            "N(m, 1), where the data are N(0, 1) and D is optimal; lines by quadrature at the marked m, points from "
+            "draws, ± 2 s.e."
+        ),
+        "orbits": (
+            f"Gradient steps of {settings.game_rate:g} on x y from the dot at (1, 0). After {settings.game_steps} "
+            f"steps the distance from the equilibrium is {together.value:.6f} for simultaneous steps and "
+            f"{turns.value:.3f} in turns."
+        ),
+    }
+
+
 def theorem1_table(results: Results) -> pd.DataFrame:
     """Theorem 1 on N(0, 1) and N(m, 1): C(G) as expected, by quadrature and from draws, beside three divergences."""
     expected, rows = _reported(results), []

@@ -35,7 +35,8 @@ def shown(monkeypatch):
 
     monkeypatch.setattr(reporting, "show_figure", show_figure)
     monkeypatch.setattr(reporting, "show_table", table)
-    return found
+    with plt.rc_context():  # a notebook sets the house style for its process
+        yield found
 
 
 def execute(key: str, folder: Path) -> None:
