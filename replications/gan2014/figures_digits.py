@@ -13,7 +13,7 @@ from lib.claims import read_score
 from lib.execution.runs import Finished
 from lib.metrics import nearest_neighbour
 from lib.reporting.sheets import image_sheet
-from lib.reporting.tables import number
+from lib.reporting.tables import cell, number
 from lib.training.randomness import Streams
 from replications.gan2014.config import GanConfig
 from replications.gan2014.evaluate import SHEET_SIDE, Images
@@ -185,16 +185,11 @@ def models_table(results: Results) -> pd.DataFrame:
                 "epochs": str(config.n_epochs),
                 "chosen epoch": ", ".join(str(o.facts["chosen_epoch"]) for o in found) if bounded else "the last",
                 "seeds": str(len(found)),
-                "Parzen, chosen": _cell(results, f"{name}.parzen_test") if bounded else "–",
-                "Parzen, last": _cell(results, f"{name}.parzen_last") if bounded else "–",
+                "Parzen, chosen": cell(found, "parzen_test", 1),
+                "Parzen, last": cell(found, "parzen_last", 1),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _cell(results: Results, score: str) -> str:
-    reading = read_score(score, results.outcomes)
-    return number(reading.mean, 1, reading.spread)
 
 
 def path_table(results: Results) -> pd.DataFrame:

@@ -285,7 +285,7 @@ def captions(results: Results) -> dict[str, str]:
             "in the step's place it is not. Blue line: score function, on the step itself; dashed, mostly under it: "
             "the truth."
         )
-    for outcome in results.finished("gradients")[:1]:
+    for outcome in results.finished("gradients")[:1] if results.ended("gradients") else ():
         config = outcome.run.config
         model = f"a VAE of {config.n_hidden} hidden units and {config.n_latent} latents"
         found["estimators"] = (

@@ -39,9 +39,9 @@ def shown(monkeypatch):
         yield found
 
 
-def execute(key: str, folder: Path) -> None:
+def execute(key: str, folder: Path, seeds: int = 1) -> None:
     """Every cell of the notebook, on the runs below `folder`."""
-    names = {"preset": "smoke", "seeds": 1, "run_dir": str(folder), "device": "none", "display": lambda *_: None}
+    names = {"preset": "smoke", "seeds": seeds, "run_dir": str(folder), "device": "none", "display": lambda *_: None}
     for number, cell in enumerate(json.loads((REPOSITORY / "notebooks" / f"{key}.ipynb").read_text())["cells"]):
         if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
             exec(compile("".join(cell["source"]), f"{key}, cell {number}", "exec"), names)
@@ -67,6 +67,12 @@ def test_without_runs_and_with_one(key, smoke, tmp_path, shown):
     shown.clear()
     execute(key, with_runs(key, smoke, tmp_path / "one", {experiments_of(key)[0]}))
     assert without <= set(shown)
+
+
+@pytest.mark.parametrize("key", papers.known())
+def test_with_one_seed_of_three(key, smoke, tmp_path, shown):
+    execute(key, with_runs(key, smoke, tmp_path, {*experiments_of(key)}), seeds=3)
+    assert len(shown) > 15
 
 
 @pytest.mark.slow
