@@ -4,7 +4,6 @@ Each part is a module with `measure() -> rows`. What it found is kept below a ro
 that it was found on, so that parts can be measured on different days and devices, and the site has them on one page.
 """
 
-import difflib
 import importlib
 import json
 import os
@@ -91,9 +90,9 @@ def module_of(part: str) -> str:
     if part in ALL:
         return ALL[part][0]
     if part not in papers.known():
-        near = difflib.get_close_matches(part, parts(), n=1)
-        guess = f": did you mean {near[0]!r}?" if near else "."
-        raise UserError(f"`regen bench` has no part {part!r}{guess} It has: {', '.join(parts())}.")
+        raise UserError(
+            f"`regen bench` has no part {part!r}{papers.nearest(part, parts())} It has: {', '.join(parts())}."
+        )
     return f"replications.{part}.bench"
 
 

@@ -55,7 +55,7 @@ class Paper(NamedTuple):
 def load(key: str) -> Paper:
     """Raises UserError for an unknown key, naming the nearest."""
     if key not in known():
-        raise UserError(f"There is no paper {key!r}{_nearest(key, known())} The papers are: {', '.join(known())}.")
+        raise UserError(f"There is no paper {key!r}{nearest(key, known())} The papers are: {', '.join(known())}.")
     package = importlib.import_module(f"replications.{key}")
     return Paper(key, package, load_claims(claims_file(key)))
 
@@ -65,7 +65,7 @@ def plan(key: str, preset: str, seeds: int | None = None) -> list[Run]:
     paper = load(key)
     if preset not in paper.package.PRESETS:
         presets = list(paper.package.PRESETS)
-        raise UserError(f"{key} has no preset {preset!r}{_nearest(preset, presets)} It has: {', '.join(presets)}.")
+        raise UserError(f"{key} has no preset {preset!r}{nearest(preset, presets)} It has: {', '.join(presets)}.")
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds counts seeds and must be at least 1, not {seeds}.")
     return list(paper.package.plan(preset, default_seeds(preset) if seeds is None else seeds))
@@ -100,12 +100,13 @@ def of_experiments(runs: Sequence[Run], patterns: Sequence[str] | None) -> list[
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise UserError(
-                f"No experiment is called {pattern!r}{_nearest(pattern, names)} There are: {', '.join(names)}."
+                f"No experiment is called {pattern!r}{nearest(pattern, names)} There are: {', '.join(names)}."
             )
     return [run for run in runs if any(fnmatch.fnmatch(run.experiment, pattern) for pattern in patterns)]
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """How a sentence about an unknown word goes on: `: did you mean 'vae2013'?`, or a full stop."""
     near = difflib.get_close_matches(word, known, n=1)
     return f": did you mean {near[0]!r}?" if near else "."
 
