@@ -1,5 +1,6 @@
 """`regen`, or `python -m replications`: runs the command and turns every expected error into one sentence."""
 
+import signal
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - who runs this from a checkout has no installer to refuse
@@ -13,10 +14,12 @@ STOPPED = "Stopped. The same command goes on from the last checkpoints."
 
 
 def main(*first: str) -> None:
-    """Exit codes: 0 done, 1 something failed or fell short, 2 the input was wrong, 130 stopped by Ctrl-C.
+    """Exit codes: 0 done, 1 something failed or fell short, 2 the input was wrong, 130 stopped by Ctrl-C or SIGTERM.
 
     first: arguments before those of the command line.
     """
+    # What Slurm, Kubernetes and a cancelled CI job send first: else the workers would outlive the command for a while.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from replications.command import app
 

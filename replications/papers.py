@@ -7,11 +7,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -157,27 +158,36 @@ def compute_missing(
         smoke = all(run.preset == "smoke" for run in missing)  # shorter than a worker's start
         alone = smoke or options.device != "cpu" or find_spec("distributed") is None
         workers = 1 if alone else min(os.cpu_count() or 1, len(missing))
-    with Progress(missing) as progress:
+    seconds = expected_seconds(missing)
+    with Progress(missing, seconds=seconds) as progress:
         if together:
             return there + run_together(missing, compute, store, options, progress, splits)
         if workers == 1 and scheduler is None and memory_limit is None:
             return there + run_here(missing, compute, store, options, progress)
         cluster: Any = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
-        return there + run_on_cluster(longest_first(missing), compute, store, options, progress, **cluster)
+        return there + run_on_cluster(longest_first(missing, seconds), compute, store, options, progress, **cluster)
 
 
-def longest_first(runs: Sequence[Run], published: Path = PUBLISHED) -> list[Run]:
-    """The runs in the order in which workers end soonest, by the seconds that published runs of the same name took.
+def expected_seconds(runs: Sequence[Run], published: Path = PUBLISHED) -> dict[str, float]:
+    """By fingerprint, what published runs of the same paper, preset and experiment took: their median. The others lack.
 
-    Those of which none is published come first, in the plan's order: the longest are the costliest to begin last.
+    The median, since one seed may have been computed on a busy machine, or on a processor of another kind.
     """
-    seconds: dict[tuple[str, ...], float] = {}
+    taken: dict[tuple[str, ...], list[float]] = {}
     for path in published.glob("runs/*/*/results.json"):
         record = json.loads(path.read_text())
         name = (record["paper"], record["preset"], record["experiment"])
-        taken = json.loads(path.with_name("run.json").read_text())["wall_seconds"]
-        seconds[name] = max(taken, seconds.get(name, 0.0))
-    return sorted(runs, key=lambda run: -seconds.get((run.paper, run.preset, run.experiment), math.inf))
+        taken.setdefault(name, []).append(json.loads(path.with_name("run.json").read_text())["wall_seconds"])
+    names = {run.fingerprint: (run.paper, run.preset, run.experiment) for run in runs}
+    return {fingerprint: median(taken[name]) for fingerprint, name in names.items() if name in taken}
+
+
+def longest_first(runs: Sequence[Run], seconds: Mapping[str, float]) -> list[Run]:
+    """The runs in the order in which workers end soonest, by what each is expected to take.
+
+    Those of which nothing is known come first, in the plan's order: the longest are the costliest to begin last.
+    """
+    return sorted(runs, key=lambda run: -seconds.get(run.fingerprint, math.inf))
 
 
 def splits(run: Run) -> bool:

@@ -5,7 +5,7 @@ In a notebook, which cannot move its cursor, there is the bar for all.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TextIO
 
 from tqdm import tqdm
@@ -17,15 +17,23 @@ BAR = "{desc} {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} left"
 
 
 class Progress:
-    """The share of all work that is done, runs counting alike. Use as a context manager.
+    """The share of all work that is done. Use as a context manager.
 
-    every: seconds between two lines where the stream is no terminal.
+    seconds: what each run is expected to take, by fingerprint; one that is not named counts as the mean of those that
+    are, and with none named all count alike. every: seconds between two lines where the stream is no terminal.
     """
 
-    def __init__(self, runs: Sequence[Run], stream: TextIO | None = None, every: float = 5.0) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        stream: TextIO | None = None,
+        every: float = 5.0,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         self.stream = stream or sys.stderr
         self.every, self._began, self._line_at = every, time.monotonic(), time.monotonic()
         self._share = {run.fingerprint: 0.0 for run in runs}
+        self._weight = _weights(self._share, seconds or {})
         self._found: dict[str, float] = {}  # what an earlier command had done: no measure of how fast this one is
         self._ended = 0
         self._many = len(runs) > 1 and self.stream.isatty()
@@ -52,8 +60,8 @@ class Progress:
         elif time.monotonic() - self._line_at >= self.every:
             self._line_at = time.monotonic()
             n = len(self._share)
-            all_done = sum(self._share.values())
-            here = all_done - sum(self._found.values())
+            all_done = self._work(self._share)
+            here = all_done - self._work(self._found)
             guess = ""
             if here > 0.005 * n:
                 left = (n - all_done) / here * (time.monotonic() - self._began)
@@ -89,5 +97,18 @@ class Progress:
 
     def _describe(self) -> None:
         if self._bar is not None:
-            self._bar.initial, self._bar.n = sum(self._found.values()), round(sum(self._share.values()), 3)
+            self._bar.initial, self._bar.n = self._work(self._found), round(self._work(self._share), 3)
             self._bar.set_description_str(f"{self._ended}/{len(self._share)} runs")
+
+    def _work(self, shares: Mapping[str, float]) -> float:
+        """In mean runs: all of the work is as much as there are runs."""
+        return sum(share * self._weight[fingerprint] for fingerprint, share in shares.items())
+
+
+def _weights(fingerprints: Collection[str], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Of mean 1. No run counts as less than a tenth of a second, which its folder takes."""
+    known = [seconds[fingerprint] for fingerprint in fingerprints if fingerprint in seconds]
+    mean = sum(known) / len(known) if known else 1.0
+    expected = {fingerprint: max(seconds.get(fingerprint, mean), 0.1) for fingerprint in fingerprints}
+    total = sum(expected.values())
+    return {fingerprint: len(expected) * of_run / total for fingerprint, of_run in expected.items()}

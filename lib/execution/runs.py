@@ -112,6 +112,10 @@ class Store:
     def begun_folder(self, run: Run) -> Path:
         return self.folder(run).with_name(run.fingerprint + ".begun")
 
+    def begun(self) -> set[str]:
+        """The fingerprints of all runs, of any plan, that are being computed or were stopped."""
+        return {path.name.removesuffix(".begun") for path in self.root.glob("runs/*/*.begun")}
+
     def lock_path(self, run: Run) -> Path:
         return self.root / "runs" / run.paper / ".locks" / run.fingerprint
 

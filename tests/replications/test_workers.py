@@ -1,4 +1,4 @@
-"""`regen run` on workers of its own: in which order, stopped by Ctrl-C, and twice at once."""
+"""`regen run` on workers of its own: in which order, stopped by a signal, and twice at once."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,36 +31,56 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
     )
 
 
-def test_longest_first(tmp_path: Path) -> None:
+def test_longest_first_by_the_median_of_what_was_published(tmp_path: Path) -> None:
     runs = papers.plan(KEY, "smoke", 1)[:3]
-    runs = [replace(runs[0], experiment=name, seed=seed) for seed in (0, 1) for name in ("short", "new", "long")]
-    for run, seconds in zip(runs, (1.0, None, 50.0, 3.0, None, 7.0), strict=True):
+    runs = [replace(runs[0], experiment=name, seed=seed) for seed in (0, 1, 2) for name in ("short", "new", "long")]
+    for run, seconds in zip(runs, (1.0, None, 50.0, 900.0, None, 6.0, 3.0, None, 7.0), strict=True):
         if seconds is not None:
             folder = Store(tmp_path).folder(run)
             folder.mkdir(parents=True)
             record = {"paper": run.paper, "preset": run.preset, "experiment": run.experiment}
             (folder / "results.json").write_text(json.dumps(record))
             (folder / "run.json").write_text(json.dumps({"wall_seconds": seconds}))
-    found = [(run.experiment, run.seed) for run in papers.longest_first(runs, tmp_path)]
-    assert found == [("new", 0), ("new", 1), ("long", 0), ("long", 1), ("short", 0), ("short", 1)]
-    other = [replace(run, preset="laptop") for run in runs]
-    assert papers.longest_first(other, tmp_path) == other  # another preset takes another time
+    seconds = papers.expected_seconds(runs, tmp_path)
+    assert {run.name: seconds.get(run.fingerprint) for run in runs[-3:]} == {
+        f"{KEY} smoke short seed 2": 3.0, f"{KEY} smoke new seed 2": None, f"{KEY} smoke long seed 2": 7.0,
+    }  # fmt: skip
+    found = [(run.experiment, run.seed) for run in papers.longest_first(runs, seconds)]
+    assert found == [(name, seed) for name in ("new", "long", "short") for seed in (0, 1, 2)]
+    other = [replace(run, preset="laptop") for run in runs]  # another preset takes another time
+    assert papers.expected_seconds(other, tmp_path) == {}
+    assert papers.longest_first(other, {}) == other
 
 
 def test_the_published_runs_tell_how_long_each_takes() -> None:
     plan = [run for key in papers.known() for run in papers.plan(key, "laptop", 1)]
-    ordered = papers.longest_first(plan)
+    ordered = papers.longest_first(plan, papers.expected_seconds(plan))
     assert sorted(run.name for run in ordered) == sorted(run.name for run in plan)
     assert ordered != plan
 
 
+def interrupt_from_the_keyboard(process: "subprocess.Popen[str]") -> None:
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def terminate_the_command_alone(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+
+
+def terminate_all_its_processes(process: "subprocess.Popen[str]") -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+
+
 @pytest.mark.slow
-def test_ctrl_c_stops_the_command_and_its_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stop", [interrupt_from_the_keyboard, terminate_the_command_alone, terminate_all_its_processes]
+)
+def test_a_signal_stops_the_command_and_its_workers(tmp_path: Path, stop: Callable[..., None]) -> None:
     process = start(KEY, "--preset", "laptop", "--workers", 2, "--out", tmp_path)
     until = time.monotonic() + 180
     while not list(tmp_path.glob("runs/*/*.begun/progress.json")) and time.monotonic() < until:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    stop(process)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "regen: Stopped. The same command goes on from the last checkpoints.", said

@@ -220,6 +220,32 @@ class TestProgress:
         assert lines[1] == "1/4 runs, 44% of the work, about 15:00 left"  # a quarter in 100 s, 2.25 to do
         assert lines[2] == "1/4 runs, 69% of the work, about 01:40 left"
 
+    def test_a_run_counts_by_what_it_is_expected_to_take(
+        self, toy_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lib.execution.progress.time", SimpleNamespace(monotonic=lambda: 0))
+        runs, stream = [toy_run(seed=seed) for seed in range(3)], io.StringIO()
+        seconds = {runs[0].fingerprint: 30.0, runs[1].fingerprint: 10.0}  # of the third the mean, 20
+        with Progress(runs, stream, every=0, seconds=seconds) as progress:
+            monkeypatch.setattr("lib.execution.progress.time", SimpleNamespace(monotonic=lambda: 100))
+            for run in runs:
+                progress.advance(run, 0, 4)
+            progress.advance(runs[0], 2, 4)
+            progress.advance(runs[1], 4, 4)
+            progress.advance(runs[2], 1, 4)
+        assert [line.split(", ", 1)[1] for line in stream.getvalue().splitlines()[3:]] == [
+            "25% of the work, about 05:00 left",
+            "42% of the work, about 02:20 left",
+            "50% of the work, about 01:40 left",
+        ]
+
+    def test_runs_expected_to_take_no_time_count_alike(self, toy_run: MakeRun) -> None:
+        runs, stream = [toy_run(seed=seed) for seed in range(2)], io.StringIO()
+        seconds = dict.fromkeys((run.fingerprint for run in runs), 0.0)
+        with Progress(runs, stream, every=0, seconds=seconds) as progress:
+            progress.advance(runs[0], 1, 1)
+        assert stream.getvalue().startswith("0/2 runs, 50% of the work")
+
     def test_a_bar_goes_on_where_its_run_does(self, toy_run: MakeRun) -> None:
         runs, stream = [toy_run(seed=0), toy_run(seed=1)], Terminal()
         with Progress(runs, stream) as progress:
