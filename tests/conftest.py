@@ -35,6 +35,14 @@ SWITCHES = (
 PACKAGES = Path(__file__).parent / "browser" / "package.json"
 
 
+# A file's tests stay on one worker, so that those of which the others would wait at the end begin first.
+LONGEST = ("test_site.py", "test_notebooks.py", "test_executors.py", "test_execute.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture
 def regen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """The command in this process, which spares it seconds of imports: what main() lets through fails the test."""

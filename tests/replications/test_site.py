@@ -160,11 +160,12 @@ def test_page_opens_quickly_quietly_and_no_wider_than_a_phone(page, browser, loa
 
 
 AXE = """const done = arguments[arguments.length - 1];
-axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})
+axe.run(document, {runOnly: arguments[0]})
    .then(found => done(found.violations.map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 300)])));"""
 
 
-# All pages share one style sheet, so that of the many reports one is enough in the dark.
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+# All pages share one style sheet, so that of the many reports one is enough in the dark, and there only colours differ.
 SCHEMES = [(page, False) for page in SAMPLE] + [(page, True) for page in SAMPLE if page not in REPORTS[1:]]
 
 
@@ -173,10 +174,11 @@ SCHEMES = [(page, False) for page in SAMPLE] + [(page, True) for page in SAMPLE 
     ("page", "dark"), SCHEMES, ids=[f"{p.relative_to(PUBLISHED)}-{'dark' if d else 'light'}" for p, d in SCHEMES]
 )
 def test_axe_finds_no_barrier(page, dark, browser, load, node_modules):
-    load(page, 1280, dark)
+    # Of the hundreds of claims, whose rows are alike, those of one paper are enough in the dark.
+    load(page, 1280, dark, anchor="#paper=gan2014" if dark and page.name == "claims.html" else "")
     browser.execute_script((node_modules / "axe-core" / "axe.min.js").read_text())
     browser.set_script_timeout(120)
-    assert browser.execute_async_script(AXE) == []
+    assert browser.execute_async_script(AXE, ["color-contrast"] if dark else RULES) == []
 
 
 @pytest.mark.browser

@@ -301,6 +301,7 @@ def lloyd(x: Tensor, k: int, steps: int) -> Tensor:
     return centres
 
 
+@pytest.mark.slow
 def test_anchor_k_means_beats_real_images(mnist: dict[str, Tensor]) -> None:
     """1,000 averaged digits score 283.5 in the sheet, 285.1 and 285.2 from two other starts; real ones 244."""
     score = parzen_score(lloyd(mnist["train"], 1000, 6), mnist["validation"], mnist["test"])
@@ -308,6 +309,7 @@ def test_anchor_k_means_beats_real_images(mnist: dict[str, Tensor]) -> None:
     assert score.protocol["sigma"] == PARZEN_GRID[2]
 
 
+@pytest.mark.slow
 def test_anchor_linear_model(mnist: dict[str, Tensor]) -> None:
     """10,000 means of a 50-factor model, clipped to 0 .. 1: 115.0 in the sheet, 113.2 to 115.8 by draw, sigma .2154."""
     from lib.models.linear_gaussian import LinearGaussian

@@ -46,6 +46,7 @@ def test_level_under_the_null(classifier) -> None:  # type: ignore[no-untyped-de
     assert 0.01 < np.mean([r.p_value < 0.2 for r in results]) < 0.2 + 3 * math.sqrt(0.2 * 0.8 / 300)
 
 
+@pytest.mark.slow
 def test_level_of_the_network_under_the_null() -> None:
     results = [
         classifier_two_sample_test(normal(60, 2, 2 * i), normal(60, 2, 2 * i + 1), classifier="mlp", seed=i)

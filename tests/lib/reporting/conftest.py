@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+import lib.reporting  # noqa: F401 - before nbformat, which it makes quick to import
+
 nbformat = pytest.importorskip("nbformat", reason="needs the `reports` extra")
 
 PARAMETERS = 'preset: str = "laptop"\nseed: int = 0\nrate: float = 0.5\nfast: bool = False'
