@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from lib.datasets import load
 from lib.execution.execute import deterministic
 from lib.execution.workspace import Workspace
 from replications.wgan2017.config import AnchorsConfig, ImagesConfig
-from replications.wgan2017.evaluate import _between, anchors, correlation, gaussian_draws, images
+from replications.wgan2017.evaluate import _between, _spearman, anchors, correlation, gaussian_draws, images
 from replications.wgan2017.pixels import cropped, curve_distance, generate, pixels_of
 
 CPU = torch.device("cpu")
@@ -33,6 +33,15 @@ def test_the_correlation_is_scipys_and_ranks_alone_count():
     assert correlation(np.exp(x), y**3, 0).value == pytest.approx(found.value)
     assert correlation(-x, y, 0).value == pytest.approx(-found.value)
     assert found.sd == pytest.approx(np.sqrt((1 - found.value**2) ** 2 / 20), rel=0.5)  # the delta method's
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 31, 400])
+def test_ranks_of_many_rows_have_the_bits_of_numpys_correlation_of_each(n):
+    x = np.random.Generator(np.random.PCG64(n)).normal(size=(300, n))
+    y = np.random.Generator(np.random.PCG64(n + 1)).integers(n, size=(300, n)) + x.round(1)  # with ties
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = [np.corrcoef(rankdata(a), rankdata(b))[0, 1] for a, b in zip(x, y, strict=True)]
+    np.testing.assert_array_equal(_spearman(x, y), expected)
 
 
 def test_a_perfect_order_is_one_and_what_never_moves_has_none():
