@@ -97,8 +97,8 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke_reports(smoke: Path) -> Path:
-    """The same folder, with the reports of all papers."""
-    with FileLock(f"{smoke}.lock"):
+    """The same folder, with the reports of all papers. By a lock of their own: who wants the runs reads no report."""
+    with FileLock(f"{smoke}-reports.lock"):
         if not (smoke / "index.html").exists():
             _process("report", smoke)
     return smoke
