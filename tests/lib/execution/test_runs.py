@@ -66,6 +66,14 @@ class TestStates:
         assert store.state(toy_run()) == "begun"
         assert store.read(toy_run()) is None
 
+    def test_all_begun_are_found_and_no_other(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
+        assert store.begun() == set()
+        begun = [toy_run(seed=1), toy_run(seed=2, paper="toy2001")]
+        for run in begun:
+            store.begun_folder(run).mkdir(parents=True)
+        execute(toy_run(), toy, store, Options())
+        assert store.begun() == {run.fingerprint for run in begun}
+
     def test_finished(self, store: Store, toy_run: MakeRun, toy: Compute) -> None:
         execute(toy_run(), toy, store, Options())
         assert store.state(toy_run()) == "finished"
