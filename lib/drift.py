@@ -22,6 +22,7 @@ ENVIRONMENT = {  # what in results.json decides a run's bits, besides its source
     "python": "Python",
     "platform": "platform",
     "cuda": "CUDA",
+    "processor": "processor",
     "cpu_capability": "CPU capability",
     "threads": "threads",
     "deterministic_algorithms": "deterministic algorithms",
@@ -29,6 +30,9 @@ ENVIRONMENT = {  # what in results.json decides a run's bits, besides its source
     "float32_matmul_precision": "float32 matmul precision",
     "processes": "processes",
 }
+
+
+UNSAID = {"processes": 1, "processor": "not recorded"}  # what older records, which lack a key, are taken to say
 
 
 class Drift(NamedTuple):
@@ -128,8 +132,7 @@ def same_bits_expected(old: Finished, new: Finished) -> bool:
 
 
 def _recorded(provenance: Mapping[str, Any], key: str) -> Any:
-    """A run that does not say on how many processes it was trained was trained on one."""
-    return provenance.get(key, 1 if key == "processes" else None)
+    return provenance.get(key, UNSAID.get(key))
 
 
 def _differences(old: Finished, new: Finished) -> list[str]:

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,7 +17,8 @@ from lib.execution.progress import Progress
 from lib.execution.runs import Run, Store
 from lib.execution.trial import TrialConfig, compute, trial
 
-SHORT, LONG = TrialConfig(steps=100), TrialConfig(steps=2000, width=256)
+SHORT, LONG = TrialConfig(steps=100), TrialConfig(steps=500, width=256)  # the second to find how many fill SECONDS
+SECONDS = 10.0  # of each equal run; one of `laptop` takes 20, and the workers' start is to weigh about as there
 
 
 def measure(tasks: int = 500, equal_runs: int = 6, rounds: int = 3) -> list[dict[str, Any]]:
@@ -44,20 +46,27 @@ def overhead(tasks: int, workers: int = 2) -> list[dict[str, Any]]:
     return rows
 
 
-def scaling(equal_runs: int, rounds: int) -> list[dict[str, Any]]:
+def scaling(equal_runs: int, rounds: int, lasting: float = SECONDS) -> list[dict[str, Any]]:
     """The wall seconds of one worker over those of two, for the same runs, in turns; the workers' start counts.
 
     Beside them the same runs by as many processes without a scheduler: what the machine's cores allow, for two that
     share caches or execution units slow each other down.
     """
+    config = _lasting(lasting)
     ways = {"workers of dask": _computed, "plain processes": _computed_apart}
     taken: dict[tuple[str, int], list[float]] = {(way, count): [] for way in ways for count in (1, 2)}
     for turn in range(rounds):
-        runs = [trial(turn * equal_runs + n, LONG) for n in range(equal_runs)]
+        runs = [trial(turn * equal_runs + n, config) for n in range(equal_runs)]
         for (way, count), seconds in taken.items():
             seconds.append(ways[way](runs, count)[0])
-    return [_scaling_row(f"{equal_runs} runs of {LONG.steps} steps, {way}", taken[way, 1], taken[way, 2])
+    return [_scaling_row(f"{equal_runs} runs of {config.steps} steps, {way}", taken[way, 1], taken[way, 2])
             for way in ways]  # fmt: skip
+
+
+def _lasting(seconds: float) -> TrialConfig:
+    """LONG with as many hundreds of steps as take this machine so many seconds."""
+    _, (report,) = _computed([trial(0, LONG)], 0)
+    return replace(LONG, steps=100 * max(1, round(seconds / report.seconds * LONG.steps / 100)))
 
 
 def _scaling_row(what: str, one: Sequence[float], two: Sequence[float]) -> dict[str, Any]:

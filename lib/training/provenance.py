@@ -68,6 +68,18 @@ def device_name(device: torch.device) -> str:
     return names.pop() if names else platform.processor() or platform.machine()
 
 
+def processor() -> str:
+    """Vendor, family and model of the CPU: "AuthenticAMD family 25 model 17"; what Python knows of it elsewhere.
+
+    Names as "AMD EPYC" cover several generations, by which numerical libraries choose kernels that round differently.
+    """
+    pairs = (line.split(":", 1) for line in _cpuinfo() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in pairs}  # of the last one, as they are alike
+    if {"vendor_id", "cpu family", "model"} <= fields.keys():
+        return f"{fields['vendor_id']} family {fields['cpu family']} model {fields['model']}"
+    return platform.processor() or platform.machine()
+
+
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
@@ -83,6 +95,7 @@ def stable_provenance(paper: str, device: torch.device) -> dict[str, Any]:
         "device": device_name(device),
         "device_type": device.type,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "processor": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),

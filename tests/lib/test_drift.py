@@ -42,6 +42,7 @@ def finished(scores: dict[str, Score], plan: dict[str, Any] | None = None, **env
     stable = {
         "source_sha256": SOURCE, "python": "3.11.7", "versions": {"numpy": "2.4.6", "torch": "2.14.1"}, "threads": 1,
         "platform": "Linux x86_64", "device": "AMD EPYC", "device_type": "cpu", "cuda": None, "tf32": False,
+        "processor": "AuthenticAMD family 25 model 17",
         "cpu_capability": "AVX512", "deterministic_algorithms": True, "float32_matmul_precision": "highest",
         **environment,
     }  # fmt: skip
@@ -88,6 +89,7 @@ class TestTheSameMachine:
         assert same_bits_expected(old, finished({}, source_sha256="e" * 64))
         for key, other in {
             "device": "x", "device_type": "cuda", "versions": {"torch": "2.15.0"}, "cpu_capability": "AVX2",
+            "processor": "AuthenticAMD family 26 model 2",
             "python": "3.12.0", "platform": "Darwin arm64", "threads": 2, "cuda": "12.8", "tf32": True,
             "deterministic_algorithms": False, "float32_matmul_precision": "high",
         }.items():  # fmt: skip
@@ -165,6 +167,7 @@ class TestMissing:
         ({"versions": {"numpy": "2.4.6", "torch": "2.15.0"}}, "torch 2.14.1 -> 2.15.0"),
         ({"python": "3.12.3"}, "Python 3.11.7 -> 3.12.3"),
         ({"device": "Intel Xeon"}, "device AMD EPYC -> Intel Xeon"),
+        ({"processor": "x"}, "processor AuthenticAMD family 25 model 17 -> x"),
         ({"cpu_capability": "AVX2"}, "CPU capability AVX512 -> AVX2"),
         ({"threads": 2}, "threads 1 -> 2"),
         ({"processes": 2}, "processes 1 -> 2"),
@@ -187,6 +190,15 @@ def test_equal_bits_are_expected_of_equally_many_processes(before: dict[str, int
     """A record from before runs said how many there were is of one."""
     old, new = finished({"x": score(-20.0)}, **before), finished({"x": score(-21.0)}, processes=now)
     assert only(old, new).allowed == allowed
+
+
+def test_a_record_from_before_processors_were_told_apart_is_another_machine() -> None:
+    """AMD EPYC names several generations, on which the same weights got scores that differ in the last bits."""
+    older = finished({"x": score(-20.0)})
+    del older.record["provenance"]["processor"]
+    drift = only(older, finished({"x": score(math.nextafter(-20.0, 0))}))
+    assert (drift.moved, drift.drifted) == (True, False)
+    assert drift.cause == "processor not recorded -> AuthenticAMD family 25 model 17"
 
 
 def test_a_protocol_that_changed_is_a_cause_of_its_own_score_only() -> None:

@@ -1,6 +1,7 @@
 """Every fault of `regen bench faults` ends in the right bits, and in a sentence where something was refused."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,3 +35,9 @@ def test_the_schedulers_cost_is_measured() -> None:
     here, cluster = bench.overhead(tasks=4)
     assert 0 < here["sum_of_runs_s"] <= here["wall_s"]
     assert 0 < cluster["sum_of_runs_s"] <= 2 * cluster["wall_s"]
+
+
+def test_equal_runs_last_as_long_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_computed", lambda runs, workers: (0.3, [SimpleNamespace(seconds=0.25)]))
+    assert bench._lasting(10.0).steps == 20_000  # 500 of them took a quarter of a second
+    assert bench._lasting(0.01).steps == 100

@@ -99,3 +99,36 @@ def test_provenance_tells_thread_counts_apart() -> None:
 
 def test_peak_memory_is_in_bytes() -> None:
     assert 50e6 < peak_memory_bytes() < 1e12  # torch alone takes 100 MB; in kilobytes this would be far less
+
+
+CPUINFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+
+processor\t: 1
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+flags\t\t:
+"""
+BOARD = "processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\n"
+
+
+def test_processors_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "_cpuinfo", CPUINFO.splitlines)
+    assert provenance.processor() == "AuthenticAMD family 25 model 17"
+    monkeypatch.setattr(provenance, "_cpuinfo", CPUINFO.replace("25", "26").splitlines)
+    assert provenance.processor() == "AuthenticAMD family 26 model 17"
+
+
+@pytest.mark.parametrize("text", [BOARD, ""])
+def test_a_machine_that_does_not_say_its_family_is_named_as_python_names_it(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "_cpuinfo", text.splitlines)
+    monkeypatch.setattr(provenance.platform, "processor", lambda: "")
+    monkeypatch.setattr(provenance.platform, "machine", lambda: "aarch64")
+    assert provenance.processor() == "aarch64"
