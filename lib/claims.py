@@ -299,7 +299,8 @@ def read_score(name: str, outcomes: Outcomes) -> Reading:
     finished = _finished(experiment, outcomes)
     scores = [outcome.scores[score] for outcome in finished if score in outcome.scores]
     if len(scores) < len(finished):
-        raise NotRun(f"{len(finished) - len(scores)} of the runs of {experiment} have no score {score}")
+        some = f" in {len(finished) - len(scores)} of its {len(finished)} runs" if scores else ""
+        raise NotRun(f"{experiment} has no score {score}{some}")
     batched = len(scores) == 1 and scores[0].protocol.get("averaged_over") == "models"
     models = scores[0].n if batched else 0
     return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit, models)
@@ -309,8 +310,10 @@ def _finished(experiment: str, outcomes: Outcomes) -> list[Finished]:
     of_experiment = [outcome for run, outcome in outcomes if run.experiment == experiment]
     finished = [outcome for outcome in of_experiment if isinstance(outcome, Finished)]
     missing = of_experiment.count(None)
-    if missing or not of_experiment:
-        raise NotRun(f"{missing or 'all'} of the runs of {experiment} are not computed")
+    if missing == len(of_experiment):
+        raise NotRun(f"{experiment} is not computed")
+    if missing:
+        raise NotRun(f"{experiment} lacks {missing} of its {len(of_experiment)} runs")
     if not finished:
         raise NotRun(f"every run of {experiment} diverged")
     return finished

@@ -277,7 +277,7 @@ class TestCurves:
 
     def test_missing_and_diverged_runs(self, curve: Any) -> None:
         runs = [curve("a", self.plain(0, 3)), curve("b", self.plain(0, 1))]
-        assert verdict(self.AHEAD, runs[:1]).why == "Not run: all of the runs of b are not computed."
+        assert verdict(self.AHEAD, runs[:1]).why == "Not run: b is not computed."
         got = verdict(self.AHEAD, [*runs, diverged("b", 1)])
         assert (got.verdict, "b seed 1" in got.why) == ("partly", True)
 
@@ -301,10 +301,10 @@ class TestNotJudged:
     @pytest.mark.parametrize(
         ("outcomes", "why"),
         [
-            ([*seeds("a", 10.0), (run("a", 1), None)], "1 of the runs of a are not computed"),
-            ([*seeds("a", 10.0), (run("a", 1), None), (run("a", 2), None)], "2 of the runs of a are not computed"),
-            (seeds("b", 10.0), "all of the runs of a are not computed"),
-            ([], "all of the runs of a are not computed"),
+            ([*seeds("a", 10.0), (run("a", 1), None)], "a lacks 1 of its 2 runs"),
+            ([*seeds("a", 10.0), (run("a", 1), None), (run("a", 2), None)], "a lacks 2 of its 3 runs"),
+            (seeds("b", 10.0), "a is not computed"),
+            ([], "a is not computed"),
             ([diverged("a", 0), diverged("a", 1)], "every run of a diverged"),
         ],
     )

@@ -74,4 +74,8 @@ def test_the_first_dot_ends_the_experiments_name():
 def test_a_score_that_a_finished_run_does_not_have_is_said_and_not_a_crash():
     got = verdict({"increasing": ["a.level", "a.fid"], "margin": 0}, batched("a", LOW))
     assert got.verdict == "not run"
-    assert "1 of the runs of a have no score fid" in got.why
+    assert got.why == "Not run: a has no score fid."
+    (run, first), (_, second) = batched("a", LOW), batched("a", LOW)
+    some = first._replace(scores={**first.scores, "fid": first.scores["level"]})
+    got = verdict({"score": "a.fid", "within": 1}, (run, some), (run, second))
+    assert got.why == "Not run: a has no score fid in 1 of its 2 runs."
