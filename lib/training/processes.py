@@ -6,6 +6,7 @@ DistributedDataParallel does, for networks whose gradients are taken by torch.au
 its hooks do not reach (tests/lib/training/test_processes.py compares the two).
 """
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -151,6 +152,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
+    # Imported when there is a group, as the first optimiser would, its functions keep the group as their default: then
+    # gloo's threads outlive it, and one that comes to let go of a tensor while Python ends aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     # gloo beside NCCL, for what is told: a word to a waiting process must not wait for the GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
     yield Processes(dist.get_rank(), dist.get_world_size()), device

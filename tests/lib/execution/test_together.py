@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ PROGRAM = Path(__file__).with_name("two_processes.py")
 def test_all_runs_end_alike_and_the_first_process_writes_them(torchrun: Callable[..., Any], tmp_path: Path) -> None:
     done = torchrun(PROGRAM, tmp_path, "late", "fine", "alone", "diverges")
     assert done.returncode == 0, done.stderr
-    assert sorted(line[:9] for line in done.stdout.splitlines() if "went home" in line) == ["process 0", "process 1"]
-    (told,) = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    home = re.findall(r"process (\d) went home and left (-?\d+) threads", done.stdout)
+    assert sorted(home) == [("0", "0"), ("1", "0")]  # a thread of gloo's would abort Python's end, now and then
+    (told,) = re.findall(r"^\[.*?\]$", done.stdout, re.MULTILINE)
     late, fine, alone, diverged = ast.literal_eval(told)
     assert (fine, alone) == (("fine", "finished", ""), ("alone", "finished", ""))
     assert diverged == ("diverges", "failed", "The level became inf at step 6: the run diverged and was stopped.")
