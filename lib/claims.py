@@ -195,6 +195,8 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
         for name, reading in ((low_name, low), (high_name, high)):
             if len(reading.values) == 1 and _planned(name, outcomes) > 1:
                 raise NotRun(f"one run of {name.split('.', 1)[0]} is left, which has no spread")
+            if reading.models > 1 and math.isnan(reading.spread):
+                raise NotRun(f"{name} has no spread over its {reading.models} models")
         p = _p_greater(high, low, margin)
         if math.isnan(p):
             raise NotRun("an order needs at least two seeds, for with one there is no spread")
@@ -275,7 +277,7 @@ def _judge_sooner(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, st
 def _median_curve(experiment: str, test: Mapping[str, Any], outcomes: Outcomes) -> dict[float, float]:
     """Point -> median over all models, from `since` on. A run of R models has columns `<column>_0` .. `_<R - 1>`.
 
-    Medians, for one model that blew up would be the mean.
+    Medians, for one model that blew up would be the mean. One that is no number any more is below all others.
     """
     column, values = test["column"], dict[float, list[float]]()
     for outcome in _finished(experiment, outcomes):
@@ -283,7 +285,10 @@ def _median_curve(experiment: str, test: Mapping[str, Any], outcomes: Outcomes) 
             models = [row[name] for name in row if name.removeprefix(f"{column}_").isdecimal()] or [row[column]]
             if row[test["over"]] >= test["since"]:
                 values.setdefault(row[test["over"]], []).extend(models)
-    return {at: statistics.median(found) for at, found in values.items()}
+    return {
+        at: statistics.median(-math.inf if math.isnan(value) else value for value in found)
+        for at, found in values.items()
+    }
 
 
 def _share(held: int, of: int) -> Word:
@@ -293,7 +298,7 @@ def _share(held: int, of: int) -> Word:
 def read_score(name: str, outcomes: Outcomes) -> Reading:
     """`experiment.score` over all finished seeds; the first dot divides the two.
 
-    Raises NotRun if a planned run is missing, none finished, or one has no such score.
+    Raises NotRun if a planned run is missing, none finished, or one has no such score or none that is finite.
     """
     experiment, score = name.split(".", 1)
     finished = _finished(experiment, outcomes)
@@ -301,6 +306,9 @@ def read_score(name: str, outcomes: Outcomes) -> Reading:
     if len(scores) < len(finished):
         some = f" in {len(finished) - len(scores)} of its {len(finished)} runs" if scores else ""
         raise NotRun(f"{experiment} has no score {score}{some}")
+    lost = sum(not math.isfinite(found.value) for found in scores)
+    if lost:
+        raise NotRun(f"{name} is no finite number in {lost} of {len(scores)} runs")
     batched = len(scores) == 1 and scores[0].protocol.get("averaged_over") == "models"
     models = scores[0].n if batched else 0
     return Reading(tuple(s.value for s in scores), tuple(s.stderr for s in scores), scores[0].unit, models)

@@ -29,10 +29,15 @@ ENVIRONMENT = {  # what in results.json decides a run's bits, besides its source
     "tf32": "TF32",
     "float32_matmul_precision": "float32 matmul precision",
     "processes": "processes",
+    "begun_with": "begun with",
 }
 
 
-UNSAID = {"processes": 1, "processor": "not recorded"}  # what older records, which lack a key, are taken to say
+UNSAID = {  # what records that lack a key are taken to say
+    "processes": 1,
+    "processor": "not recorded",
+    "begun_with": "the same",
+}
 
 
 class Drift(NamedTuple):

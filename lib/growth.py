@@ -6,6 +6,7 @@ How a training step grows with latents and with models side by side is measured 
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,9 +34,9 @@ def measure() -> list[dict[str, Any]]:
                  lambda n: lambda: parzen_log_likelihood(digits[:4000], digits[-n:], 0.2)),
             _row("Fréchet distance of two Gaussians", "features", FEATURES, _frechet),
             _row("kernel distance, 64 features", "images a side", IMAGES,
-                 lambda n: lambda: kernel_distance(_features(n, 64, 0), _features(n, 64, 1))),
+                 lambda n: partial(kernel_distance, _features(n, 64, 0), _features(n, 64, 1))),
             _row("precision and recall, 64 features", "images a side", IMAGES,
-                 lambda n: lambda: precision_recall(_features(n, 64, 0), _features(n, 64, 1))),
+                 lambda n: partial(precision_recall, _features(n, 64, 0), _features(n, 64, 1))),
             _row("importance-weighted bound of 10 images, 500-unit VAE", "importance samples", IMPORTANCE_SAMPLES,
                  lambda k: _bound(digits[:10], k)),
         ]  # fmt: skip

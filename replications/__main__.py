@@ -31,16 +31,22 @@ def main(*first: str) -> None:
     except MemoryError:
         sys.exit(_say("There is not enough memory; where there is more, the same command goes on.", 1))
     except KeyboardInterrupt:
-        sys.exit(_say(STOPPED, 130))
+        sys.exit(_stopped())
     except SystemExit as exit:
         if exit.code == 130:  # typer has caught the interrupt before us
-            _say(STOPPED, 130)
+            _stopped()
         raise
     except OSError as error:
         if not is_of_the_disk(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
         sys.exit(_say(f"{error.strerror}{where}: make room or choose another --out; the same command then goes on.", 1))
+
+
+def _stopped() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # once is enough: another would end in a traceback
+    return _say(STOPPED, 130)
 
 
 def _say(what: object, code: int) -> int:

@@ -1,7 +1,6 @@
 """Load, check and list the data sets of data/registry.yaml. Nothing here downloads."""
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from lib.datasets import cifar10, frey_face, lsun, mnist, registry, wheels
 from lib.datasets.contents import Content, CorruptFile, MissingFile, MissingPackage, content_digest
 from lib.datasets.registry import Entry
 from lib.errors import UserError
+from lib.files import sha256_of
 
 
 class Source(NamedTuple):
@@ -170,13 +170,8 @@ def _suspects(entry: Entry, files: list[Path]) -> list[Path]:
     """Those of the files whose own digest is registered and another; if there are none, all of them."""
     known = {Path(file.path).name: file.sha256 for file in entry.files}
     known |= {Path(file.path).stem: file.unpacked for file in entry.files if file.unpacked}
-    wrong = [path for path in files if known.get(path.name, "") not in ("", _sha256(path))]
+    wrong = [path for path in files if known.get(path.name, "") not in ("", sha256_of(path))]
     return wrong or files
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _absence(entry: Entry, root: Path, path: Path) -> str:

@@ -113,14 +113,15 @@ def execute(
         try:
             with deterministic(options.device):
                 provenance = stable_provenance(run.paper, torch.device(options.device))
+                workspace.made_with = [dict(provenance)]
                 outcome = compute(run, workspace)
-            provenance["processes"] = _processes(workspace)
+            provenance |= _attempts(workspace)
             _finish(store, run, _finished_files(run, outcome, provenance), workspace, provenance)
             return Report(run, "finished", workspace.seconds, said)
         except OutOfTime as stopped:
             return Report(run, "out of time", workspace.seconds, str(stopped))
         except Diverged as diverged:
-            provenance["processes"] = _processes(workspace)
+            provenance |= _attempts(workspace)
             _finish(store, run, _failed_files(diverged), workspace, provenance)
             return Report(run, "failed", workspace.seconds, diverged.reason)
         except (RunFailed, UserError):
@@ -147,6 +148,20 @@ def _alone(lock_path: Path, deadline: float | None) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _attempts(workspace: Workspace) -> dict[str, Any]:
+    """What a run's attempts add to the provenance of the last: how many processes they had, and, as `begun_with`, what
+    those before were made with (device, processor, versions, source) where that differs, and until which step.
+    """
+    *earlier, last = workspace.made_with
+    steps = workspace.resumed_at[len(workspace.resumed_at) - len(earlier) :]  # an old checkpoint tells of none
+    begun_with = [
+        {"until_step": step, **differing}
+        for step, made_with in zip(steps, earlier, strict=True)
+        if (differing := {key: value for key, value in made_with.items() if value != last.get(key)})
+    ]
+    return {"processes": _processes(workspace), **({"begun_with": begun_with} if begun_with else {})}
 
 
 def _processes(workspace: Workspace) -> int | str:

@@ -4,9 +4,10 @@ import concurrent.futures
 import hashlib
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ QUIET = {
     "distributed.worker.memory.monitor-interval": "500ms",
 }
 PATIENCE_S = 120.0  # how long a scheduler may be away, as while it is started again
+CLOSING_S = 60.0  # what workers take to stop is a second or two
 
 
 class NoScheduler(UserError):
@@ -270,8 +272,22 @@ def _deaf_to_ctrl_c(start: "Callable[[], LocalCluster]") -> "Iterator[LocalClust
     with concurrent.futures.ThreadPoolExecutor(1, initializer=block) as thread:
         starting = thread.submit(start)
         try:
-            with _started(starting) as cluster:
-                yield cluster
+            yield _started(starting)
         finally:
-            if starting.exception() is None:  # waits, if Ctrl-C came while it was started
-                starting.result().close()
+            with _undisturbed(), suppress(TimeoutError):
+                if starting.exception() is None:  # waits, if Ctrl-C came while it was started
+                    starting.result().close(timeout=CLOSING_S)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No second Ctrl-C or SIGTERM: dask would stop closing half-way, and then wait for its own closing for ever."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+        yield
+        return
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

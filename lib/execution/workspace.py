@@ -71,6 +71,7 @@ class Workspace:
         self.seconds_before = 0.0  # wall seconds that earlier, interrupted attempts put into the checkpoint
         self.resumed_at: list[int] = []
         self.worlds = [processes.world]  # of each attempt that the run consists of: how many processes it had
+        self.made_with: list[Mapping[str, Any]] = []  # of each attempt: its stable provenance
         self._began = self._kept = self._shown = time.monotonic()
 
     @property
@@ -96,6 +97,7 @@ class Workspace:
         self.seconds_before = state.pop("seconds")
         self.resumed_at = [*state.pop("resumed_at"), state["step"]]
         self.worlds = [*state.pop("worlds", [1]), self.processes.world]
+        self.made_with = [*state.pop("made_with", []), *self.made_with]
         return state
 
     def keep(
@@ -117,7 +119,8 @@ class Workspace:
         deadline = self.deadline
         late = deadline is not None and self.processes.told(lambda: now >= deadline)
         if self.processes.first and (late or now - self._kept >= self._pause):
-            extra = {"seconds": self.seconds, "resumed_at": self.resumed_at, "worlds": self.worlds}
+            attempts = {"resumed_at": self.resumed_at, "worlds": self.worlds, "made_with": self.made_with}
+            extra = {"seconds": self.seconds, **attempts}
             save_checkpoint(self.folder / CHECKPOINT, training_tensors(**parts), {**state, **extra})
             self._kept = time.monotonic()
             if self._pause:

@@ -39,8 +39,9 @@ def parzen_log_likelihood(samples: Tensor, data: Tensor, sigma: float) -> Tensor
 
     samples: (M, D) and data: (N, D), floating point on one device, any real values: both on the scale of the pixels the
     number is quoted for (0 .. 1 for MNIST), as rescaling by c adds D log c. Returns (N,) float64, nats per image,
-    -D/2 log(2 pi sigma^2) at the most; higher is better. Within 1e-3 nats for float32 input, float64 is exact to
-    rounding. Not differentiable. Raises ValueError.
+    -D/2 log(2 pi sigma^2) at the most; higher is better. Within 1e-3 nats for float32 pixels of 0 .. 1 and sigma of .05
+    or more; float32 values many sigma from their mean lose by its subtraction. float64 is exact to rounding. Not
+    differentiable. Raises ValueError.
     """
     require_positive("sigma", sigma)
     return _log_likelihoods(samples, data, (sigma,), "data")[0]

@@ -26,10 +26,11 @@ def frechet_distance(a: GaussianStats, b: GaussianStats) -> float:
 
 
 def frechet_distance_of_features(x: Tensor, y: Tensor) -> float:
-    """frechet_distance(gaussian_stats(x), gaussian_stats(y)) for x (N, D) and y (M, D), faster where N or M < D.
+    """frechet_distance(gaussian_stats(x), gaussian_stats(y)) for x (N, D) and y (M, D), by the features if N or M <= D.
 
-    There the singular values are those of the N x M matrix X Y' / sqrt((N - 1)(M - 1)) of centred features, and no
-    covariance is formed. Raises ValueError as both do.
+    Then the singular values are those of the N x M matrix X Y' / sqrt((N - 1)(M - 1)) of centred features, and no
+    covariance is formed: faster where both counts are below some 2 D, slower where one is many times D. Raises
+    ValueError as both do.
     """
     for name, features in (("x", x), ("y", y)):
         require_features(name, features, at_least=2)

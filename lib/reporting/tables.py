@@ -31,9 +31,12 @@ def reading(found: Sequence[Finished], score: str) -> Reading | None:
 
 
 def cell(found: Sequence[Finished], score: str, digits: int) -> str:
-    """A score as mean ± standard deviation over runs; a dash where no run has it."""
+    """A score as mean ± standard deviation over runs; how many where not all have it, a dash where none has."""
     read = reading(found, score)
-    return "–" if read is None else number(read.mean, digits, read.spread)
+    if read is None:
+        return "–"
+    some = f" ({len(read.values)} of {len(found)})" if len(read.values) < len(found) else ""
+    return number(read.mean, digits, read.spread) + some
 
 
 def claims_table(document: Mapping[str, Any]) -> pd.DataFrame:

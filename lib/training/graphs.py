@@ -33,6 +33,7 @@ class CapturedStep:
         # NCCL's messages can be recorded too, but this project has had no machine of two GPUs to try it on: there each
         # step is launched kernel by kernel, which is slower and safe.
         self._recorded = device.type == "cuda" and processes.alone
+        self._device = device
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._result: Any = None
@@ -40,12 +41,13 @@ class CapturedStep:
     def __call__(self, *inputs: Tensor) -> Any:
         if not self._recorded:
             return self._step(*inputs)
-        if self._graph is None:
-            self._capture(inputs)
-        for fixed, value in zip(self._inputs, inputs, strict=True):
-            fixed.copy_(value)
-        assert self._graph is not None
-        self._graph.replay()
+        with torch.cuda.device(self._device):  # streams and records are the current device's, be it cuda:1 or cuda:0
+            if self._graph is None:
+                self._capture(inputs)
+            for fixed, value in zip(self._inputs, inputs, strict=True):
+                fixed.copy_(value)
+            assert self._graph is not None
+            self._graph.replay()
         return self._result
 
     def renew(self) -> None:

@@ -74,6 +74,7 @@ TINY: Mapping[str, Any] = {
 # DEVIATION cyclegan2017-D2: so few steps at laptop.
 # DEVIATION cyclegan2017-D3: minibatches of 4 at laptop.
 # DEVIATION cyclegan2017-D4: 16 filters, 2 blocks, patches of 34 x 34 at laptop.
+# DEVIATION cyclegan2017-D5: no crops, and no mirroring at laptop.
 # DEVIATION cyclegan2017-D33: five times the paper's rate at laptop.
 SMALL: Mapping[str, Any] = {
     "n_steps": 600, "batch": 4, "n_train": 1000, "n_test": 200, "n_filters": 16, "n_blocks": 2, "n_critic_filters": 16,

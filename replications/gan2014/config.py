@@ -23,9 +23,7 @@ class GanConfig:
     n_latent: int = 100  # mnist.yaml
     generator_hidden: int = 1200  # mnist.yaml, two layers; 8,000 for CIFAR-10; DEVIATION gan2014-D2 at laptop
     generator_init: float = 0.05  # mnist.yaml: U(-.05, .05); DEVIATION gan2014-D2 at laptop
-    generator_output_init: float = (
-        0.05  # mnist.yaml; .5 in cifar10_fully_connected.yaml; DEVIATION gan2014-D2 at laptop
-    )
+    generator_output_init: float = 0.05  # mnist.yaml; .5 for CIFAR-10's MLP; DEVIATION gan2014-D2 at laptop
     maxout_units: int = 240  # mnist.yaml, two layers; 1,600 for CIFAR-10; DEVIATION gan2014-D2 at laptop
     maxout_pieces: int = 5  # mnist.yaml
     discriminator_init: float = 0.005  # mnist.yaml: U(-.005, .005); DEVIATION gan2014-D2 at laptop
@@ -212,7 +210,7 @@ class TheoryConfig:
 class BaselinesConfig:
     """What stands beside the scores: real images, k-means centres, probabilistic PCA, the mean image."""
 
-    data: str
+    data: str  # as in GanConfig, whose scores these stand beside
     n_train: int = 50_000  # mnist.yaml; the other sets' own numbers where they are planned
     n_validation: int = 1000  # parzen_ll.py: the first 1,000 validation images
     n_samples: int = 10_000  # parzen_ll.py

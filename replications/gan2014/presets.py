@@ -90,6 +90,7 @@ def _presets() -> Mapping[str, Mapping[str, Config]]:
             "theory": TheoryConfig(),
         },
         "paper": {
+            # DEVIATION gan2014-D62: 300 annealing distributions and 100 images where Wu et al. have 10,000 and 1,000.
             **digits((100, 300, 16), {"data": "mnist", "n_train": 50_000, "n_epochs": 250}, n_epochs=60),
             # DEVIATION gan2014-D4: the CIFAR-10 models train for 10 epochs; how long the authors' did is not stated.
             "cifar-conv": GanConfig(**CIFAR, n_train=39_936, n_epochs=10, architecture="conv", maxout_units=500,

@@ -69,7 +69,7 @@ class EstimatorsConfig:
 class PpcaConfig:
     """Probabilistic PCA of the digits, whose likelihood and bound are exact; the same DEVIATION vae2013-D4."""
 
-    data: str
+    data: str  # ours: MNIST (at laptop a part of it)
     n_latent: tuple[int, ...] = (2, 10, 50)  # ours
 
 
@@ -77,5 +77,5 @@ class PpcaConfig:
 class BaselinesConfig:
     """What stands beside the scores: a trivial model and two references for the 2-D code."""
 
-    data: str
+    data: str  # as in AevbConfig, whose scores these stand beside
     n_components: int = 2  # ours: as many as figure 4's latents

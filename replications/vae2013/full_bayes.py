@@ -44,7 +44,7 @@ class ConjugateConfig:
 class FullBayesConfig:
     """A small VAE on few digits, by appendix F and by MAP, models of both side by side; DEVIATION vae2013-D54."""
 
-    data: str
+    data: str  # ours: UCI's digits
     n_train: int  # ours: few, so that what is not known of theta matters
     n_steps: int = 1500  # ours
     n_models: int = 3  # ours: of each kind

@@ -45,7 +45,7 @@ class ReparametrisationConfig:
 class GradientsConfig:
     """The encoder's gradient on a small VAE, before and after its training; DEVIATION vae2013-D51."""
 
-    data: str
+    data: str  # section 5: MNIST; the laptop preset has a part of it
     n_hidden: int = 50  # ours; section 5 has 500
     n_latent: int = 10  # figure 2
     n_samples: int = 100_000  # ours: images of the training

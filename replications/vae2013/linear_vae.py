@@ -28,7 +28,7 @@ from replications.vae2013.evaluate import ACTIVE_VARIANCE
 class LinearVaeConfig:
     """Linear VAEs on digits whose likelihood and best bound are known; DEVIATION vae2013-D52."""
 
-    data: str
+    data: str  # Lucas et al. 2019: MNIST; the laptop preset has a part of it
     fitted: tuple[int, ...] = (2, 10)  # ours: K of the models whose s2 is that of maximum likelihood
     n_latent: int = 32  # ours: K of all others, more than any of them can use
     noise_variances: tuple[float, ...] = (2.0, 1.0, 0.5)  # ours: s2 at beta 1

@@ -22,10 +22,6 @@ from replications.wgan2017.train import Trained, train
 SHEET = 64  # images on the sample sheet
 RESAMPLES = 2000  # behind the interval of a correlation
 MOMENT_ROWS = 50_000  # images that stand in double precision at once: at 64 x 64 pixels they take 5 GB
-# A run failed whose images are further from the real ones than draws of one Gaussian fitted to the training pixels.
-FAILURE = "FID above that of a Gaussian fitted to the pixels, or diverged"
-
-
 FloatArray = NDArray[np.float64]
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.datasets import Dataset
-from lib.errors import UserError
 from lib.metrics import extract, extractor, frechet_distance_of_features, to_uint8
 from lib.metrics.quality import extractor_for, features_of_real
+from lib.metrics.weights import WeightsAbsent
 from lib.training.randomness import Streams
 from replications.wgan2017.config import ImagesConfig
 
@@ -55,10 +55,12 @@ def pixels_of(data: Dataset, n_curve: int, device: torch.device) -> Pixels:
 
 def _features_of(reference: Tensor, data_name: str) -> Tensor | None:
     """Features (n, D) by the data set's extractor; None where it is not installed."""
-    name = extractor_for(data_name) or ""
+    name = extractor_for(data_name)
+    if name is None:
+        return None
     try:
         extractor(name)
-    except UserError:
+    except WeightsAbsent:
         return None
     return features_of_real(reference, name, reference.device, CHUNK).features
 

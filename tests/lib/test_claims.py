@@ -58,7 +58,6 @@ class TestNumber:
             ((9.0, 10.0, 12.5), "replicated"),
             ((10.75,), "not replicated"),
             ((9.25,), "not replicated"),
-            ((math.nan,), "not replicated"),
         ],
     )
     def test_within(self, values: tuple[float, ...], word: str) -> None:
@@ -66,6 +65,12 @@ class TestNumber:
         assert got.verdict == word
         assert f"{len(values)} seed" in got.why
         assert got.reported == "10 nats"
+
+    @pytest.mark.parametrize("values", [(math.nan,), (9.0, math.nan, 10.0), (math.inf, 10.0, -math.inf)])
+    def test_a_score_that_is_no_number_is_not_judged(self, values: tuple[float, ...]) -> None:
+        got = verdict(claim({"score": "a.level", "within": 0.5}), seeds("a", *values))
+        assert got.verdict == "not run"
+        assert f"in {sum(not math.isfinite(value) for value in values)} of {len(values)} runs" in got.why
 
     def test_the_measured_column_shows_mean_and_spread(self) -> None:
         got = verdict(claim({"score": "a.level", "within": 0.5}), seeds("a", 9.0, 10.0, 12.5))
@@ -126,6 +131,17 @@ class TestOrder:
     )
     def test_words(self, a: Sequence[float], b: Sequence[float], c: Sequence[float], word: str) -> None:
         assert verdict(order("a", "b", "c"), levels(a=a, b=b, c=c)).verdict == word
+
+    def test_a_seed_that_is_no_number_leaves_an_order_unjudged(self) -> None:
+        assert verdict(order("a", "b"), levels(a=LOW, b=(2.0, math.nan, 2.2))).verdict == "not run"
+
+    def test_models_without_a_spread_leave_an_order_unjudged(self) -> None:
+        pairs = [seeds(name, value)[0] for name, value in (("a", 1.0), ("b", 1.0001))]
+        for _, finished in pairs:
+            finished.scores["level"] = finished.scores["level"]._replace(n=5, protocol={"averaged_over": "models"})
+        got = verdict(order("a", "b"), pairs)
+        assert got.verdict == "not run"
+        assert "no spread over its 5 models" in got.why
 
     def test_the_sentence_tells_undecided_from_opposite(self) -> None:
         assert verdict(order("a", "b"), levels(a=LOW, b=MID)).why.startswith("holds: b.level - a.level = 1 ")
@@ -255,6 +271,12 @@ class TestCurves:
         models = {100: {"level": -1e9, "level_0": -4e9, "level_1": 1.0, "level_2": 2.0}}
         seeds_of_a = [curve("a", {100: {"level": value}}, seed) for seed, value in enumerate((-50.0, 1.5, 7.0))]
         got = verdict(self.AHEAD, [*seeds_of_a, curve("b", models)])
+        assert (got.verdict, got.measured) == ("replicated", "a 1 of 1, least lead 0.5")
+
+    @pytest.mark.parametrize("order", [(math.nan, 1.0, 2.0), (1.0, math.nan, 2.0), (2.0, 1.0, math.nan)])
+    def test_a_model_that_is_no_number_is_below_all_others(self, curve: Any, order: Sequence[float]) -> None:
+        models = {100: {f"level_{place}": value for place, value in enumerate(order)}}
+        got = verdict(self.AHEAD, [curve("a", models), curve("b", self.plain(0, 0.5))])
         assert (got.verdict, got.measured) == ("replicated", "a 1 of 1, least lead 0.5")
 
     def test_curves_without_a_shared_point_are_not_judged(self, curve: Any) -> None:

@@ -92,6 +92,7 @@ class TestTheSameMachine:
             "processor": "AuthenticAMD family 26 model 2",
             "python": "3.12.0", "platform": "Darwin arm64", "threads": 2, "cuda": "12.8", "tf32": True,
             "deterministic_algorithms": False, "float32_matmul_precision": "high",
+            "begun_with": [{"until_step": 7, "device": "NVIDIA H100 80GB HBM3"}],
         }.items():  # fmt: skip
             assert not same_bits_expected(old, finished({}, **{key: other})), key
         assert not same_bits_expected(old, finished({}, {"config": {"width": 2}}))

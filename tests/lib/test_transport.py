@@ -323,6 +323,12 @@ def test_common_support():
     assert (len(apart[0]), (apart[0] * apart[1]).sum()) == (12, 0)
 
 
+@pytest.mark.parametrize("masses", [torch.full((10,), 0.1), torch.full((300,), 1 / 300), torch.randn(100).softmax(0)])
+def test_shares_in_single_precision_are_masses(masses):
+    value = ot.wasserstein_on_line(np.arange(len(masses)), [0.0], masses, [1.0])
+    assert value == pytest.approx((masses.double() / masses.double().sum() * torch.arange(len(masses))).sum().item())
+
+
 # --- refusals ---
 
 COST = [[1.0, 2.0], [3.0, 4.0]]

@@ -106,8 +106,8 @@ def test_deviations_and_notes_in_the_code_are_those_listed():
     assert in_code == listed
 
 
-def test_estimates_of_unlike_critics_share_no_column():
-    """No claim orders estimates: they have units of their own critic."""
+def test_no_claim_orders_estimates():
+    """They have units of their own critic."""
     for claim in CLAIMS["claims"]:
         names = claim.get("test", {}).get("increasing", [])
         assert not [name for name in names if name.endswith(".estimate")], claim["id"]

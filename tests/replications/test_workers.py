@@ -71,9 +71,21 @@ def terminate_all_its_processes(process: "subprocess.Popen[str]") -> None:
     os.killpg(process.pid, signal.SIGTERM)
 
 
+def interrupt_without_patience(process: "subprocess.Popen[str]") -> None:
+    for _ in range(8):  # two of them used to stop the cluster's closing half-way, and the command for ever
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stop", [interrupt_from_the_keyboard, terminate_the_command_alone, terminate_all_its_processes]
+    "stop",
+    [
+        interrupt_from_the_keyboard,
+        interrupt_without_patience,
+        terminate_the_command_alone,
+        terminate_all_its_processes,
+    ],
 )
 def test_a_signal_stops_the_command_and_its_workers(tmp_path: Path, stop: Callable[..., None]) -> None:
     process = start(KEY, "--preset", "laptop", "--workers", 2, "--out", tmp_path)

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -59,9 +60,21 @@ class Extractor(nn.Module):
         Raises ValueError for other than uint8 images, or channels that the extractor does not take.
         """
         require_images("images", images)
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with _full_float32():
             features, logits = self.network(self.prepare(images))
         return Features(features.float(), logits.double().softmax(1).float())
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Convolutions and matrix products alike, whatever the caller allows."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def extract(

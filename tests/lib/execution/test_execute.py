@@ -1,6 +1,7 @@
 """One run, computed exactly once, in the same bits whatever interrupts it."""
 
 import errno
+import importlib
 import json
 import math
 import os
@@ -194,6 +195,20 @@ class TestDeadline:
         assert execute(run, vae2013.compute, store, Options()).ending == "finished"
         assert resumed_at(store, run) == [1, 2, 3]
         assert written(store, run) == undisturbed
+
+    def test_what_earlier_attempts_were_made_with_is_told_where_it_differs(
+        self, store: Store, tiny_aevb: MakeRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = importlib.import_module("lib.execution.execute")
+        here, run = module.stable_provenance, tiny_aevb()
+        for device in ("NVIDIA H100 80GB HBM3", None, None):
+            there = {} if device is None else {"device": device, "source_sha256": "e" * 64}
+            monkeypatch.setattr(module, "stable_provenance", lambda *a, other=there: here(*a) | other)
+            execute(run, vae2013.compute, store, Options(deadline=time.monotonic()))
+        assert execute(run, vae2013.compute, store, Options()).ending == "finished"
+        told = store.read(run).record["provenance"]  # type: ignore[union-attr]
+        assert told["begun_with"] == [{"until_step": 1, "device": "NVIDIA H100 80GB HBM3", "source_sha256": "e" * 64}]
+        assert told["device"] == here(run.paper, torch.device("cpu"))["device"]
 
     def test_the_time_of_earlier_attempts_counts(self, store: Store, toy_run: MakeRun) -> None:
         def slow(run: Run, workspace: Workspace) -> Outcome:

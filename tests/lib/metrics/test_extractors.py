@@ -80,11 +80,17 @@ def test_surroundings_do_not_matter(chosen: Extractor) -> None:
     """Neither a training parent nor the memory's layout changes a bit, and the caller's settings come back."""
     x, seen, cudnn = images(1), [], torch.backends.cudnn
     first = next(part for part in chosen.modules() if isinstance(part, nn.Conv2d))
-    hook = first.register_forward_pre_hook(lambda *_: seen.append((cudnn.allow_tf32, cudnn.deterministic)))
+    precision = torch.get_float32_matmul_precision
+    hook = first.register_forward_pre_hook(lambda *_: seen.append((cudnn.allow_tf32, cudnn.deterministic, precision())))
     flags = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    before = chosen(x)
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = chosen(x)
+        assert precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
     hook.remove()
-    assert seen == [(False, True)]
+    assert seen == [(False, True, "highest")]
     assert flags == (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
     nn.Sequential(chosen).train()
     assert not any(part.training for part in chosen.modules())

@@ -9,6 +9,7 @@ from lib import datasets
 from lib.errors import UserError
 from lib.metrics import extract, extractor, quality
 from lib.metrics.quality import extractor_for, features_of_real, image_scores, memorisation
+from lib.metrics.weights import WeightsAbsent
 
 CPU = torch.device("cpu")
 
@@ -96,12 +97,19 @@ def test_absent_extractors_are_facts(data, monkeypatch):
     assert "frey-face" in facts["quality_left_out"]
 
     def absent(name, **_):
-        raise UserError("the wheel is not installed")
+        raise WeightsAbsent("the wheel is not installed")
 
     monkeypatch.setattr(quality, "extractor", absent)
     scores, facts = quality.quality(images, images, "mnist-5k", seed=0, device=CPU, protocol={})
     assert scores == {}
     assert facts["quality_left_out"] == "the wheel is not installed"
+
+    def damaged(name, **_):
+        raise UserError("other bytes")
+
+    monkeypatch.setattr(quality, "extractor", damaged)
+    with pytest.raises(UserError, match="other bytes"):  # a run without these scores would count as finished for ever
+        quality.quality(images, images, "mnist-5k", seed=0, device=CPU, protocol={})
 
 
 def test_memorisation_sees_copies_and_clears_the_unseen():

