@@ -1,12 +1,15 @@
 """Files: written whole or not at all, beside their place and then renamed into it; digests; YAML."""
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lib.errors import UserError
 
 # The parser in C, which PyYAML's wheels have, is several times as fast.
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -38,6 +41,22 @@ def read_yaml(path: Path) -> Any:
     """What a YAML file holds, in UTF-8; nothing but plain types."""
     with path.open(encoding="utf-8") as file:
         return yaml.load(file, LOADER)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file in UTF-8 holds. Raises UserError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise UserError(f"{shown(path)} is damaged ({error}): take it from git again, or make it anew.") from None
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def sha256_of(path: Path) -> str:

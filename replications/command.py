@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lib.errors import UserError
+from lib.files import shown
 from replications.data_command import data_app
 from replications.places import LATEST, PUBLISHED, known
 
@@ -114,7 +115,7 @@ def report_papers(
     memory_limit: Memory = None,
     device: Device = "auto",
     parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the notebook.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds a notebook may take (default 600).")] = None,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds a notebook may take (default 600).")] = None,
     out: Out = LATEST,
 ) -> None:
     """Compute what is missing, execute the notebooks, write HTML; prints the path of the index."""
@@ -126,6 +127,9 @@ def report_papers(
         preset, seeds, device = (
             values.pop(n, d) for n, d in (("preset", preset), ("seeds", seeds), ("device", device))
         )
+    for key in chosen:
+        papers.plan(key, preset, seeds)  # a preset or a number that is wrong is told before anything is done
+    _require_writable(out)
     cluster = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
     computed = [] if device == "none" else _compute(chosen, preset, seeds, cluster, device, None, out)
     code = _say_endings(computed) if computed else 0
@@ -133,7 +137,7 @@ def report_papers(
     at_once = workers or os.cpu_count() or 1
     where = papers.resolve_device(device)
     for key, built in reports.build_all(chosen, preset, count, out, where, extra, timeout, at_once):
-        print(f"{key}: {_shown(built.page)}" + (" (partial)" if built.reason else ""))
+        print(f"{key}: {shown(built.page)}" + (" (partial)" if built.reason else ""))
         if built.reason:
             _complain(f"The notebook failed in {built.reason}. The page shows what came before.")
             code = 1
@@ -142,7 +146,7 @@ def report_papers(
         if built.reason:
             _complain(f"The notebook failed in {built.reason}.")
             code = 1
-    print(f"Open {_shown(site.write_site(out))}")
+    print(f"Open {shown(site.write_site(out))}")
     raise typer.Exit(code)
 
 
@@ -150,13 +154,17 @@ def report_papers(
 def verdicts(
     keys: Papers = None, preset: Preset = "laptop", seeds: Seeds = None, as_json: Json = False, out: Out = LATEST
 ) -> None:
-    """The claims table, and the scores beside the published ones; exit 1 if a verdict fell or a score drifted."""
+    """The claims table, and the scores beside the published ones; exit 1 if a verdict fell or a score drifted.
+
+    On another kind of machine, an order that fell while what it compares stayed in its bands is told and not counted.
+    """
     from lib.claims import counts, fallen
     from replications import drift, papers, reports
 
-    found, before, compared = [], [], []
+    found, before, compared, computed = [], [], [], 0
     for key in _chosen(keys):
         results = papers.read(key, preset, seeds, out)
+        computed += sum(outcome is not None for _, outcome in results.outcomes)
         found += results.verdicts()
         compared += drift.with_published(results, PUBLISHED)
         before += reports.read_verdicts(PUBLISHED / preset / f"{key}.verdicts.json")
@@ -170,8 +178,11 @@ def verdicts(
             print(f"    {v.why}")
         print(", ".join(f"{count} {word}" for word, count in counts(found).items()))
         print(drift.summary(compared, preset))
-    complaints = drift.complaints(fallen(found, before), compared)
-    for sentence in complaints:
+    if not computed:
+        _complain(f"Nothing of the preset {preset} is computed in {shown(out)}: `regen run` does it, or give --out.")
+        raise typer.Exit(1)
+    complaints, notes = drift.complaints(fallen(found, before), compared)
+    for sentence in [*notes, *complaints]:
         _complain(sentence)
     raise typer.Exit(1 if complaints else 0)
 
@@ -188,9 +199,13 @@ def publish(
     out: Out = LATEST,
 ) -> None:
     """Promote finished runs, figures and HTML from reports/latest to reports/published, and make its site."""
-    from replications import publishing
+    from replications import papers, publishing
 
     chosen = _chosen(keys)
+    if preset == "smoke":
+        raise UserError("What smoke computes means nothing and is not published: take --preset laptop or paper.")
+    for key in chosen:
+        papers.plan(key, preset)
     if again and keys is None:
         chosen = [key for key in chosen if (PUBLISHED / preset / f"{key}.report.json").exists()]
     for key in chosen:
@@ -199,8 +214,8 @@ def publish(
         else:
             written = publishing.publish(key, preset, out, weights=weights, partial=partial)
         size = sum(path.stat().st_size for path in written)
-        print(f"{key}: {len(written)} files, {size / 1e6:.1f} MB, in {_shown(PUBLISHED)}")
-    print(f"Open {_shown(publishing.publish_site()[0])}")
+        print(f"{key}: {len(written)} files, {size / 1e6:.1f} MB, in {shown(PUBLISHED)}")
+    print(f"Open {shown(publishing.publish_site()[0])}")
 
 
 @app.command()
@@ -260,7 +275,7 @@ def bench(
         print(json.dumps(record, indent=2) if as_json else measured.text(record), flush=True)
         wrong |= part == "faults" and any(row["right"] < row["n"] for row in record["rows"])
     if not as_json:
-        print(f"Open {_shown(page)}")
+        print(f"Open {shown(page)}")
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -322,14 +337,6 @@ def _say_endings(reports: "list[Report]") -> int:
     if count["out of time"]:
         _complain("The time budget is spent; the same command goes on from the last checkpoints.")
     return 1 if count["failed"] + count["crashed"] + count["out of time"] else 0
-
-
-def _shown(path: Path) -> str:
-    """A path as short as it can be said from here."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _complain(sentence: str) -> None:

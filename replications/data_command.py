@@ -62,7 +62,10 @@ def _keeper(name: str, data_dir: Path | None) -> Any:
     if name in datasets.names():
         return datasets
     of_photos = [*photos.known(), *photos.names(data_dir)]
-    return photo_archives if difflib.get_close_matches(name, of_photos, n=1, cutoff=0.8) else datasets
+    if difflib.get_close_matches(name, of_photos, n=1, cutoff=0.8):
+        return photo_archives
+    close = difflib.get_close_matches(name, [*weights.names(), *datasets.names()], n=1, cutoff=0.5)
+    return weights if close and close[0] in weights.names() else datasets
 
 
 def _origin(name: str) -> str:

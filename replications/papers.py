@@ -16,6 +16,8 @@ from statistics import median
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from yaml import YAMLError
+
 from lib import datasets
 from lib.claims import Verdict, judge, load_claims
 from lib.datasets import photos
@@ -58,7 +60,12 @@ def load(key: str) -> Paper:
     if key not in known():
         raise UserError(f"There is no paper {key!r}{nearest(key, known())} The papers are: {', '.join(known())}.")
     package = importlib.import_module(f"replications.{key}")
-    return Paper(key, package, load_claims(claims_file(key)))
+    if lacking := ", ".join(name for name in ("PRESETS", "plan", "compute") if not hasattr(package, name)):
+        raise UserError(f"replications/{key}/__init__.py has no {lacking}: CONTRIBUTING.md says what it needs.")
+    try:
+        return Paper(key, package, load_claims(claims_file(key)))
+    except (ValueError, YAMLError) as error:
+        raise UserError(f"replications/{key}/claims.yaml cannot be used: {error}") from None
 
 
 def plan(key: str, preset: str, seeds: int | None = None) -> list[Run]:
@@ -175,9 +182,12 @@ def expected_seconds(runs: Sequence[Run], published: Path = PUBLISHED) -> dict[s
     """
     taken: dict[tuple[str, ...], list[float]] = {}
     for path in published.glob("runs/*/*/results.json"):
-        record = json.loads(path.read_text())
-        name = (record["paper"], record["preset"], record["experiment"])
-        taken.setdefault(name, []).append(json.loads(path.with_name("run.json").read_text())["wall_seconds"])
+        try:
+            record = json.loads(path.read_text())
+            seconds = json.loads(path.with_name("run.json").read_text())["wall_seconds"]
+        except (OSError, ValueError, KeyError):  # a damaged one: this is but a guess
+            continue
+        taken.setdefault((record["paper"], record["preset"], record["experiment"]), []).append(seconds)
     names = {run.fingerprint: (run.paper, run.preset, run.experiment) for run in runs}
     return {fingerprint: median(taken[name]) for fingerprint, name in names.items() if name in taken}
 
@@ -263,11 +273,10 @@ def read(
 def finished_on(finished: Sequence[Finished]) -> str:
     """The day on which runs ended, or the first and the last; of one that does not say, the day of its commit.
 
-    Runs of before 2026-11-28 do not say. Empty where git does not know their commits either.
+    Runs of before 2026-11-28 do not say. Empty where git does not know the commit of one of these either.
     """
-    known = (o.provenance.get("finished_on") or committed_on(o.provenance["commit"]) for o in finished)
-    days = sorted({day for day in known if day})
-    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""
+    days = sorted({o.provenance.get("finished_on") or committed_on(o.provenance["commit"]) for o in finished})
+    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days and days[0] else ""
 
 
 def open_store(root: Path) -> Store:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
-from lib.execution.runs import Failed, Finished
-from lib.files import write_atomically
-from lib.reporting.exhibits import read_exhibits, withhold, write_index
+from lib.execution.runs import SUMS, Failed, Finished
+from lib.files import read_json, write_atomically
+from lib.reporting.exhibits import read_exhibits, read_withheld, withhold, write_index
 from replications import papers, reports
 from replications.places import PUBLISHED
 
@@ -24,7 +24,8 @@ def publish(
 
     Figures that show images of a data set are left out, in the pages too. Weights stay behind unless asked for: their
     digest is kept in SHA256SUMS, and the run makes them again bit for bit.
-    Raises UserError if the report is missing, failed, or, unless `partial`, not of all planned runs.
+    Published pages of other presets that share a run which changes are made anew.
+    Raises UserError if the report is missing, failed, not of the runs in `root`, or, unless `partial`, of all planned.
     """
     source = root / preset
     summary_path = source / f"{key}.report.json"
@@ -32,8 +33,9 @@ def publish(
         raise UserError(
             f"There is no {preset} report of {key} in {root}: `regen report {key} --preset {preset}` first."
         )
-    if json.loads(summary_path.read_text())["state"] == "failed":
+    if read_json(summary_path)["state"] == "failed":
         raise UserError(f"The {preset} report of {key} failed and is not published: mend it and report again.")
+    reports.require_standing(key, preset, root)
     results = papers.read(key, preset, None, root)
     missing = [run.name for run, outcome in results.outcomes if outcome is None]
     if missing and not partial:
@@ -42,11 +44,22 @@ def publish(
             " them; with --partial what is there is published."
         )
     written = _publish_page(key, source, target / preset)
-    for _, outcome in results.outcomes:
+    changed = set()
+    for run, outcome in results.outcomes:
         if isinstance(outcome, Finished | Failed):
+            before = target / (outcome.folder / SUMS).relative_to(root)
+            if before.is_file() and before.read_bytes() != (outcome.folder / SUMS).read_bytes():
+                changed.add(run.fingerprint)
             names = sorted(path for path in outcome.folder.iterdir() if weights or path.suffix != ".safetensors")
             written += [_copy(path, target / path.relative_to(root)) for path in names]
+    for other in _published_presets(key, target):
+        if other != preset and changed & {run.fingerprint for run in papers.plan(key, other)}:
+            written += publish_again(key, other, target)
     return written
+
+
+def _published_presets(key: str, target: Path) -> list[str]:
+    return sorted(path.parent.name for path in target.glob(f"*/{key}.report.json"))
 
 
 def publish_again(key: str, preset: str, target: Path = PUBLISHED) -> list[Path]:
@@ -93,7 +106,9 @@ def _publish_page(key: str, source: Path, target: Path) -> list[Path]:
     names = [name for exhibit in shown for name in exhibit["files"]]
     written += [_copy(figures / name, target / "figures" / name) for name in names]
     others = [e for e in read_exhibits(target / "figures") if not e["identifier"].startswith(f"{key}/")]
-    write_index(target / "figures", [*others, *shown])
+    left_out = {name for name in read_withheld(target / "figures") if not name.startswith(f"{key}/")}
+    left_out |= {exhibit["identifier"] for exhibit in withheld}
+    write_index(target / "figures", [*others, *shown], left_out)
     reports.write_page(papers.load(key), target.name, target)
     return [*written, target / f"{key}.html"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lib.claims import Verdict, counts
 from lib.errors import UserError
 from lib.execution.runs import SUMS
-from lib.files import sha256_of, write_atomically
+from lib.files import read_json, sha256_of, shown, write_atomically
 from lib.reporting.citation import bibtex, protocol_text, text_citation
 from lib.reporting.exhibits import complete, read_exhibits
 from lib.results import readable_json
@@ -121,6 +121,18 @@ def _stands(key: str, folder: Path, inputs: str) -> bool:
     return all(path.is_file() and sha256_of(path) == digest for path, digest in files.items())
 
 
+def require_standing(key: str, preset: str, root: Path) -> None:
+    """UserError unless the page below `root` was made, by this source, of all seeds of the runs that are there now."""
+    paper, folder = papers.load(key), root / preset
+    parameters = {"preset": preset, "seeds": papers.default_seeds(preset), "run_dir": str(root.resolve())}
+    devices = dict.fromkeys([papers.resolve_device("auto"), "cpu", "none"])
+    if not any(_stands(key, folder, _inputs(paper.notebook, parameters | {"device": d}, root)) for d in devices):
+        raise UserError(
+            f"The {preset} report of {key} in {shown(root)} was made of other runs, seeds or parameters, or by other "
+            f"code, than are there now: `regen report {key} --preset {preset}` first."
+        )
+
+
 def _mark(key: str, folder: Path, inputs: str) -> None:
     """Write down what a page was made from; nothing for one that failed, which is to be tried again."""
     made = {name: sha256_of(folder / f"{key}.{name}") for name in ("html", "ipynb")}
@@ -197,7 +209,9 @@ def _citation(exhibit: Mapping[str, Any], paper: Paper | None, preset: str) -> "
 
 
 def declared_values(key: str, texts: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE texts as values of the types that the notebook declares. Raises UserError for a misspelt name."""
+    """NAME=VALUE texts as values of the types that the notebook declares. Raises UserError for a misspelt name, and for
+    `run_dir`: the page and what stands beside it would be of two folders.
+    """
     from lib.reporting.notebooks import check_parameters, declared_parameters
 
     notebook = papers.load(key).notebook
@@ -206,6 +220,8 @@ def declared_values(key: str, texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--parameter wants NAME=VALUE, not {text!r}.")
+        if name == "run_dir":
+            raise UserError("Where the runs are is said by --out, not by --parameter run_dir.")
         values[name] = value if declared.get(name, (str,))[0] is str else _literal(value)
     check_parameters(notebook, values)
     return values
@@ -223,7 +239,7 @@ def verdicts_json(verdicts: Sequence[Verdict]) -> str:
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    return [Verdict(**record) for record in json.loads(path.read_text())] if path.exists() else []
+    return [Verdict(**record) for record in read_json(path)] if path.exists() else []
 
 
 def _summary(results: Results, ok: bool) -> dict[str, Any]:

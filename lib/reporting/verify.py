@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib.errors import UserError
-from lib.files import sha256_of
+from lib.files import sha256_of, shown
 from lib.reporting.differences import difference
-from lib.reporting.exhibits import INDEX, read_exhibits
+from lib.reporting.exhibits import INDEX, read_exhibits, read_withheld
 
 
 class Verification(NamedTuple):
@@ -77,6 +77,11 @@ def records_of(identifier: str, root: Path, preset: str | None = None) -> list[t
         raise UserError(
             f"{identifier} is not published at the preset {preset!r}: give --preset {' or '.join(elsewhere)}."
         )
+    if withheld := [path.parent.name for path in root.glob("*/figures") if identifier in read_withheld(path)]:
+        raise UserError(
+            f"{identifier} shows images of a data set, which are not published: "
+            f"`regen report {identifier.split('/')[0]} --preset {withheld[0]}` makes it, from the data."
+        )
     near = difflib.get_close_matches(identifier, [e["identifier"] for _, e in exhibits], n=1)
     hint = f": did you mean {near[0]!r}?" if near else "."
     raise UserError(f"There is no figure or table {identifier!r} in {shown(root)}{hint} `regen cite` lists them.")
@@ -116,14 +121,6 @@ def verify(file: Path, identifier: str, root: Path, preset: str | None = None) -
     content = file.read_bytes()
     said = " ".join(f"Beside {f.told}: {difference(ending, str(file), content, _content(f))}" for f in alike)
     return Verification(False, f"{no}, nor a former version of it that git knows. {said}")
-
-
-def shown(path: Path) -> str:
-    """A path as short as it can be said from here."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _files(exhibit: Mapping[str, Any], preset: str, root: Path) -> list[Published]:

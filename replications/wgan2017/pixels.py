@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lib.datasets import Dataset
 from lib.metrics import extract, extractor, frechet_distance_of_features, to_uint8
 from lib.metrics.quality import extractor_for, features_of_real
-from lib.metrics.weights import WeightsAbsent
+from lib.metrics.weights import PackageAbsent
 from lib.training.randomness import Streams
 from replications.wgan2017.config import ImagesConfig
 
@@ -60,7 +60,7 @@ def _features_of(reference: Tensor, data_name: str) -> Tensor | None:
         return None
     try:
         extractor(name)
-    except WeightsAbsent:
+    except PackageAbsent:
         return None
     return features_of_real(reference, name, reference.device, CHUNK).features
 

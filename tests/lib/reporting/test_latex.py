@@ -28,7 +28,7 @@ def test_signs(text, tex):
 
 def test_what_is_published_has_no_sign_that_stops_latex():
     """Nor one that its first font sets as another. Foreign letters are known to LaTeX, Greek ones are not."""
-    tables = {path.name: path.read_text(encoding="utf-8") for path in sorted(PUBLISHED.glob("**/*.tex"))}
+    tables = {str(path): path.read_text(encoding="utf-8") for path in sorted(PUBLISHED.glob("**/*.tex"))}
     records = [json.loads(path.read_text(encoding="utf-8")) for path in PUBLISHED.glob("**/exhibits.json")]
     captions = {
         exhibit["identifier"]: in_tex(exhibit["caption"]) for record in records for exhibit in record["exhibits"]

@@ -132,11 +132,11 @@ def test_anchors_are_in_their_order(tmp_path):
 
 def test_a_data_set_without_extractor_is_trained_and_not_scored(tmp_path, monkeypatch):
     from lib.metrics import quality
-    from lib.metrics.weights import WeightsAbsent
+    from lib.metrics.weights import PackageAbsent
     from replications.wgan2017 import pixels
 
     def absent(name, **_):
-        raise WeightsAbsent("the wheel is not installed")
+        raise PackageAbsent("the wheel is not installed")
 
     monkeypatch.setattr(quality, "extractor", absent)
     monkeypatch.setattr(pixels, "extractor", absent)
