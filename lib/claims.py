@@ -65,7 +65,10 @@ class Reading(NamedTuple):
         """Standard deviation over seeds or models, divisor n - 1; nan for one of them."""
         if self.models:
             return self.stderrs[0] * math.sqrt(self.models)
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        if len(self.values) < 2:
+            return math.nan
+        # Of infinities all are the same, see read_score.
+        return 0.0 if math.isinf(self.values[0]) else statistics.stdev(self.values)
 
     @property
     def size(self) -> int:
@@ -298,7 +301,8 @@ def _share(held: int, of: int) -> Word:
 def read_score(name: str, outcomes: Outcomes) -> Reading:
     """`experiment.score` over all finished seeds; the first dot divides the two.
 
-    Raises NotRun if a planned run is missing, none finished, or one has no such score or none that is finite.
+    Raises NotRun if a planned run is missing, none finished, or one has no such score or none that is finite, but where
+    all are the same infinity.
     """
     experiment, score = name.split(".", 1)
     finished = _finished(experiment, outcomes)
@@ -307,7 +311,7 @@ def read_score(name: str, outcomes: Outcomes) -> Reading:
         some = f" in {len(finished) - len(scores)} of its {len(finished)} runs" if scores else ""
         raise NotRun(f"{experiment} has no score {score}{some}")
     lost = sum(not math.isfinite(found.value) for found in scores)
-    if lost:
+    if lost and {found.value for found in scores} not in ({math.inf}, {-math.inf}):  # a divergence may be infinite
         raise NotRun(f"{name} is no finite number in {lost} of {len(scores)} runs")
     batched = len(scores) == 1 and scores[0].protocol.get("averaged_over") == "models"
     models = scores[0].n if batched else 0

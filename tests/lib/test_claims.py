@@ -72,6 +72,10 @@ class TestNumber:
         assert got.verdict == "not run"
         assert f"in {sum(not math.isfinite(value) for value in values)} of {len(values)} runs" in got.why
 
+    def test_an_infinite_divergence_is_a_number(self) -> None:
+        ranged = claim({"score": "a.level", "in_range": True}, reported={"range": [1000, math.inf]})
+        assert verdict(ranged, seeds("a", math.inf, math.inf, math.inf)).verdict == "replicated"
+
     def test_the_measured_column_shows_mean_and_spread(self) -> None:
         got = verdict(claim({"score": "a.level", "within": 0.5}), seeds("a", 9.0, 10.0, 12.5))
         assert got.measured == "10.5 (sd 1.8)"  # 1.8028: divisor n - 1
