@@ -128,10 +128,10 @@ def test_a_page_made_again_from_what_is_published_is_the_published_one(tmp_path)
 
 
 def test_what_is_not_published_is_not_made_again(tmp_path):
-    command = [sys.executable, "-m", "replications", "publish", "vae2013", "--again", "--preset", "smoke"]
+    command = [sys.executable, "-m", "replications", "publish", "wgan2017", "--again", "--preset", "lsun"]
     done = subprocess.run(command, cwd=papers.REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "No smoke report of vae2013 is published" in done.stderr
+    assert "No lsun report of wgan2017 is published" in done.stderr
 
 
 # --- in a browser --------------------------------------------------------------------------------------------------
