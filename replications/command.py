@@ -204,10 +204,12 @@ def publish(
     chosen = _chosen(keys)
     if preset == "smoke":
         raise UserError("What smoke computes means nothing and is not published: take --preset laptop or paper.")
-    for key in chosen:
-        papers.plan(key, preset)
     if again and keys is None:
         chosen = [key for key in chosen if (PUBLISHED / preset / f"{key}.report.json").exists()]
+        if not chosen:
+            raise UserError(f"No report is published at the preset {preset!r}: `regen publish` does it.")
+    for key in chosen:
+        papers.plan(key, preset)
     for key in chosen:
         if again:
             written = publishing.publish_again(key, preset)

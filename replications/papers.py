@@ -184,10 +184,11 @@ def expected_seconds(runs: Sequence[Run], published: Path = PUBLISHED) -> dict[s
     for path in published.glob("runs/*/*/results.json"):
         try:
             record = json.loads(path.read_text())
+            name = (record["paper"], record["preset"], record["experiment"])
             seconds = json.loads(path.with_name("run.json").read_text())["wall_seconds"]
-        except (OSError, ValueError, KeyError):  # a damaged one: this is but a guess
+        except (OSError, ValueError, KeyError, TypeError):  # a damaged one: this is but a guess
             continue
-        taken.setdefault((record["paper"], record["preset"], record["experiment"]), []).append(seconds)
+        taken.setdefault(name, []).append(seconds)
     names = {run.fingerprint: (run.paper, run.preset, run.experiment) for run in runs}
     return {fingerprint: median(taken[name]) for fingerprint, name in names.items() if name in taken}
 

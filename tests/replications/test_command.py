@@ -53,7 +53,8 @@ def copy(store, tmp_path):
         (["report", "vae2013", "--parameter", "run_dir=elsewhere"], "is said by --out"),
         (["report", "--timeout", "-1"], "--timeout"),
         (["publish", "--preset", "smoke"], "What smoke computes means nothing"),
-        (["publish", "--again", "--preset", "papr"], "no preset 'papr'"),
+        (["publish", "--again", "--preset", "papr"], "No report is published at the preset 'papr'"),
+        (["publish", "--preset", "papr"], "no preset 'papr'"),
         (["data", "fetch", "inception"], "Did you mean inception-v3-tf?"),
     ],
 )

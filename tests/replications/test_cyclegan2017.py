@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,6 @@ def test_what_is_trained_side_by_side_is_one_run_and_the_rest_one_a_seed():
         for experiment, config in PRESETS[preset].items():
             count = sum(run.experiment == experiment for run in runs)
             assert count == (1 if isinstance(config, MixturesConfig | NetworksConfig) else 3), experiment
-
-
-def test_every_value_of_a_config_names_its_source():
-    for config in (TranslationConfig, MixturesConfig):
-        lines = (FOLDER / "config.py").read_text().splitlines()
-        for field in fields(config):
-            assert any(re.match(rf"    {field.name}: .*  # \S", line) for line in lines), field.name
 
 
 def test_the_seed_that_the_judge_was_trained_with_is_in_no_table():

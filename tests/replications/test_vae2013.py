@@ -72,15 +72,6 @@ def test_presets_share_no_fingerprint():
     assert len(set(prints)) >= len(aevb)
 
 
-def test_every_value_of_the_config_names_its_source():
-    source = (FOLDER / "config.py").read_text()
-    for config in (AevbConfig, LinearGaussianConfig, EstimatorsConfig, PpcaConfig):
-        for field in dataclasses.fields(config):
-            line = re.search(rf"^    {field.name}: [^#\n]*(#.*)?$", source, re.M)
-            assert line is not None, field.name
-            assert line[1], f"{config.__name__}.{field.name} has no source"
-
-
 def test_the_step_is_estimator_b_of_the_bound(minibatches):
     """The returned bound equals eq. 10 written with torch.distributions on the same x and noise."""
     model = build(TINY, 784, minibatches.streams)

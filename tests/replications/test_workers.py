@@ -47,8 +47,9 @@ def test_longest_first_by_the_median_of_what_was_published(tmp_path: Path) -> No
     }  # fmt: skip
     broken = tmp_path / "runs" / KEY / "broken" / "results.json"
     broken.parent.mkdir()
-    broken.write_text("{")
-    assert papers.expected_seconds(runs, tmp_path) == seconds
+    for content in ("{", "[1]", '{"paper": "x"}'):
+        broken.write_text(content)
+        assert papers.expected_seconds(runs, tmp_path) == seconds
     found = [(run.experiment, run.seed) for run in papers.longest_first(runs, seconds)]
     assert found == [(name, seed) for name in ("new", "long", "short") for seed in (0, 1, 2)]
     other = [replace(run, preset="laptop") for run in runs]  # another preset takes another time
