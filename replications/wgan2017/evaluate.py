@@ -107,8 +107,9 @@ def _curve_scores(
     """The estimate's correlation with the distance over checkpoints, and the last estimate."""
     rows = [row for row in trained.history if math.isfinite(row["distance"])]
     unit = "nats" if config.algorithm == "gan" else "critic units"
-    last = trained.history[-1]["estimate"]
-    scores = {"estimate": Score(last, math.nan, unit, False, 1, {**protocol, "estimate": "median of the last steps"})}
+    last = trained.record.estimates[-math.ceil(config.last * config.n_steps) :]
+    how = {**protocol, "estimate": "median of the last iterations", "iterations": len(last)}
+    scores = {"estimate": Score(last.median().item(), math.nan, unit, False, 1, how)}
     if len(rows) < 3:
         return scores, {}
     distances = [row["distance"] for row in rows]

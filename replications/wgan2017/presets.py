@@ -31,7 +31,7 @@ ARCHITECTURES = {"dcgan": ("dcgan", "dcgan"), "constant": ("constant", "dcgan"),
 # times the generator iterations, so that both algorithms make equally many updates: 2 an iteration against 6.
 GAN: Mapping[str, Any] = {"n_critic": 1, "optimizer": "adam", "beta1": 0.5}
 GAN_STEPS = 3
-LAPTOP_STEPS = 200  # generator iterations of the WGAN; DEVIATION wgan2017-D2
+LAPTOP_STEPS = 100  # generator iterations of the WGAN; DEVIATION wgan2017-D2
 GP: Mapping[str, Any] = {"algorithm": "wgan-gp", "optimizer": "adam", "beta2": 0.9}
 
 

@@ -49,11 +49,17 @@ class DigitsNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 1, 28, 28) in 0..1 -> features (N, 64), >= 0, and logits (N, 10)."""
-        h = F.max_pool2d(F.relu(self.norm1(self.conv1(images))), 2)  # (N, 32, 13, 13)
+        h = F.relu(_max_pool(self.norm1(self.conv1(images))))  # (N, 32, 13, 13)
         h = F.relu(self.norm2(self.conv2(h)))  # (N, 64, 11, 11)
         h = F.relu(self.norm3(self.conv3(h)))  # (N, 64, 5, 5)
         features = F.relu(self.norm4(self.hidden(h.flatten(1))))  # (N, 64)
         return features, self.classes(self.dropout(features))
+
+
+def _max_pool(maps: Tensor) -> Tensor:
+    """F.max_pool2d(maps, 2) of an even side, bit for bit; on a CPU three times as fast for maps of float32."""
+    rows = torch.maximum(maps[..., ::2, :], maps[..., 1::2, :])
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 def load(path: Path | None = None, data_dir: Path | None = None) -> Extractor:

