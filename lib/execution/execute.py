@@ -55,22 +55,22 @@ def not_begun(run: Run, options: Options) -> Report | None:
 def deterministic(device: str) -> Iterator[None]:
     """One thread on a CPU, deterministic algorithms, no TF32; what was set before is restored."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its bits only with a fixed workspace
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    threads, strictness = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     memory: Any = torch.utils.deterministic
     fill = memory.fill_uninitialized_memory
     try:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
+        # As torch.use_deterministic_algorithms(True), which takes a second and a half to import PyTorch's compiler.
+        torch.set_deterministic_debug_mode("error")
         memory.fill_uninitialized_memory = False  # a debugging aid that writes each new tensor twice
         with threadpool_limits(1):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(strictness)
         memory.fill_uninitialized_memory = fill
 
 

@@ -238,12 +238,15 @@ class TestDeadline:
         assert execute(toy_run(), toy, store, Options()).ending == "finished"  # the system freed the lock
 
 
+ERROR = 2  # torch.get_deterministic_debug_mode(): nondeterministic algorithms raise
+
+
 class TestDeterministic:
     @staticmethod
     def settings() -> tuple[object, ...]:
         return (
             torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled(),
+            torch.get_deterministic_debug_mode(),
             torch.utils.deterministic.fill_uninitialized_memory,
             torch.backends.cuda.matmul.allow_tf32,
             torch.backends.cudnn.allow_tf32,
@@ -253,6 +256,7 @@ class TestDeterministic:
     def test_restores_what_was_set(self, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
         threads = torch.get_num_threads()
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        torch.set_deterministic_debug_mode("warn")
         torch.set_num_threads(3)
         before = self.settings()
         inside = None
@@ -263,9 +267,10 @@ class TestDeterministic:
                     raise KeyError
         except KeyError:
             pass
-        assert inside == (1, True, False, False, False)
+        assert inside == (1, ERROR, False, False, False)
         assert self.settings() == before
         torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode("default")
 
     def test_holds_while_a_run_is_computed_and_not_after(self, store: Store, toy_run: MakeRun) -> None:
         before, inside = self.settings(), []
@@ -275,8 +280,16 @@ class TestDeterministic:
             return Outcome({}, [], {})
 
         execute(toy_run(), compute, store, Options())
-        assert inside == [(1, True, False, False, False)]
+        assert inside == [(1, ERROR, False, False, False)]
         assert self.settings() == before
+
+    def test_imports_no_compiler(self) -> None:
+        """PyTorch's takes a second and a half of each process, and none of it is used."""
+        program = (
+            "import sys\nfrom lib.execution.execute import deterministic\n"
+            "with deterministic('cpu'):\n    assert 'torch._inductor' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=REPOSITORY)
 
 
 def test_checkpoints_and_deadlines_move_no_bit(
