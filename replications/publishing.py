@@ -24,7 +24,8 @@ def publish(
 
     Figures that show images of a data set are left out, in the pages too. Weights stay behind unless asked for: their
     digest is kept in SHA256SUMS, and the run makes them again bit for bit.
-    Published pages of other presets that share a run which changes are made anew.
+    Published pages of other presets that share a run which changes are made anew; runs that no published page is made
+    of any more are removed.
     Raises UserError if the report is missing, failed, not of the runs in `root`, or, unless `partial`, of all planned.
     """
     source = root / preset
@@ -55,7 +56,19 @@ def publish(
     for other in _published_presets(key, target):
         if other != preset and changed & {run.fingerprint for run in papers.plan(key, other)}:
             written += publish_again(key, other, target)
+    _remove_superseded(key, target)
     return written
+
+
+def _remove_superseded(key: str, target: Path) -> None:
+    """Remove the published runs that no published preset plans: those of an older config or algorithm version."""
+    plans = [papers.plan(key, preset) for preset in _published_presets(key, target)]
+    if not all(plans):  # of photographs that are not here: nobody can tell which runs are theirs
+        return
+    planned = {run.fingerprint for plan in plans for run in plan}
+    for folder in (target / "runs" / key).glob("*/"):
+        if folder.name not in planned:
+            shutil.rmtree(folder)
 
 
 def _published_presets(key: str, target: Path) -> list[str]:

@@ -1,8 +1,8 @@
 """Train the network behind `judge`: python -m replications.cyclegan2017.train_judge --fakes PATH --out PATH
 
-Every method and ablation of the laptop preset is trained once with the seed HELD_OUT and translates label maps of fresh
-scenes; the judge learns to tell these photographs from real renderings, as many of either. Its schedule is fixed, and
-the last step is taken. One thread; some minutes.
+Every method and ablation of the laptop preset is trained once, MADE_AFTER steps long, with the seed HELD_OUT and
+translates label maps of fresh scenes; the judge learns to tell these photographs from real renderings, as many of
+either. Its schedule is fixed, and the last step is taken. One thread; some minutes.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from replications.cyclegan2017.tasks import load
 from replications.cyclegan2017.train import train
 
 HELD_OUT = 100  # seed of the trainings whose photographs the judge sees
+MADE_AFTER = 600  # steps of those trainings: as many as laptop's had when the judge was made
 SCENES_SEED, REAL_SEED, TEST_SEED = 30_000, 30_001, 30_002
 N_EACH, N_TEST = 800, 100  # photographs of each method, to train and to test on
 STEPS, BATCH, LEARNING_RATE = 1500, 64, 1e-3
@@ -74,7 +75,7 @@ def all_made(file: Path) -> dict[str, Tensor]:
         found = {}
         for name, config in PRESETS["laptop"].items():
             if isinstance(config, TranslationConfig) and config.task == "scenes":
-                found[name] = made(replace(config, n_test=N_TEST), N_EACH + N_TEST, SCENES_SEED)
+                found[name] = made(replace(config, n_steps=MADE_AFTER, n_test=N_TEST), N_EACH + N_TEST, SCENES_SEED)
                 print(f"{name}: trained", flush=True)
         write_atomically(file, safetensors.torch.save(found))
     return safetensors.torch.load(file.read_bytes())

@@ -246,6 +246,23 @@ def test_pages_that_share_a_run_follow_it(smoke_reports, tmp_path, monkeypatch):
     assert again == [("vae2013", "laptop")]
 
 
+def test_runs_of_an_older_plan_are_published_no_longer(smoke_reports, tmp_path, monkeypatch):
+    target, plan = tmp_path / "published", papers.plan
+    older, of_another = (target / "runs" / key / (64 * "0") for key in ("vae2013", "gan2014"))
+    for folder in (older, of_another):
+        folder.mkdir(parents=True)
+    publishing.publish("vae2013", "smoke", smoke_reports, weights=False, target=target)
+    published = {folder.name for folder in older.parent.glob("*/")}
+    assert published == {run.fingerprint for run in plan("vae2013", "smoke")}
+    assert of_another.exists()
+    # Photographs that are not here plan nothing, so any run may be theirs.
+    older.mkdir()
+    write_atomically(target / "photos" / "vae2013.report.json", "{}")
+    monkeypatch.setattr(papers, "plan", lambda key, preset, *seeds: [] if preset == "photos" else plan(key, preset))
+    publishing.publish("vae2013", "smoke", smoke_reports, weights=False, target=target)
+    assert older.exists()
+
+
 def test_published_runs_are_read_without_their_weights(copy, monkeypatch):
     for weights in copy.rglob("weights.safetensors"):
         weights.unlink()
