@@ -83,7 +83,8 @@ def test_a_model_in_a_batch_gets_the_gradient_it_gets_alone(loss):
             expected = torch.autograd.grad(own, list(network.parameters()), retain_graph=True)
             for gradient, parameter in zip(expected, batched.parameters(), strict=True):
                 got = parameter.grad.reshape(3, -1)[r].view(gradient.shape if gradient.ndim < 2 else gradient.T.shape)
-                torch.testing.assert_close(got, gradient if gradient.ndim < 2 else gradient.T, rtol=1e-4, atol=1e-7)
+                # A bias under batch norm has no gradient but rounding, 1e-7 on one processor and less on another.
+                torch.testing.assert_close(got, gradient if gradient.ndim < 2 else gradient.T, rtol=1e-4, atol=1e-6)
 
 
 def test_a_pack_is_consecutive_points_and_order_within_it_counts():
