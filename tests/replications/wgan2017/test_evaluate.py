@@ -1,6 +1,8 @@
 """The correlation and its interval, the trivial generator, the frame of the digits, and a whole small run."""
 
 import math
+import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +115,16 @@ def test_a_run_has_every_score_with_its_protocol(tmp_path):
     assert outcome.facts["critic_steps"] == 6
     assert outcome.samples is not None
     assert outcome.samples.shape[0] == 1
+
+
+@pytest.mark.parametrize(("last", "n"), [(0.05, 1), (0.4, 3)])
+def test_the_last_estimate_is_a_median_of_the_last_iterations(tmp_path, last, n):
+    with deterministic("cpu"):
+        outcome = images(replace(SMALL, last=last), Workspace(tmp_path, 0))
+    of_iterations = [row["estimate"] for row in outcome.history]
+    assert len(of_iterations) == SMALL.n_steps
+    assert outcome.scores["estimate"].value == statistics.median(of_iterations[-n:])
+    assert outcome.scores["estimate"].protocol["iterations"] == n
 
 
 def test_estimates_between_checkpoints_are_medians():
