@@ -182,7 +182,7 @@ def _outcome(future: "Future", run: Run) -> tuple[Report | None, bool]:
             return Report(run, "crashed", 0.0, str(error)), True
         said = f"{type(error).__name__}: {error}"  # the workers' environment lacks something
         if type(error).__name__ == "KilledWorker":
-            said = "workers died before they could begin it, most likely for want of memory: see --memory-limit."
+            said = "its workers died, most likely for want of memory: see --memory-limit."
         return Report(run, "crashed", 0.0, said), False
     try:
         return future.result(timeout=60), False
