@@ -108,8 +108,8 @@ def _curve_scores(
     rows = [row for row in trained.history if math.isfinite(row["distance"])]
     unit = "nats" if config.algorithm == "gan" else "critic units"
     last = trained.record.estimates[-math.ceil(config.last * config.n_steps) :]
-    how = {**protocol, "estimate": "median of the last iterations", "iterations": len(last)}
-    scores = {"estimate": Score(last.median().item(), math.nan, unit, False, 1, how)}
+    read = {**protocol, "estimate": "median of the last iterations", "iterations": len(last)}
+    scores = {"estimate": Score(last.median().item(), math.nan, unit, False, 1, read)}
     if len(rows) < 3:
         return scores, {}
     distances = [row["distance"] for row in rows]

@@ -14,7 +14,7 @@ from lib.metrics.weights import PackageAbsent
 from lib.training.randomness import Streams
 from replications.wgan2017.config import ImagesConfig
 
-CHUNK = 100  # images generated or scored at once; of 500 the maps do not stay in a processor's cache
+CHUNK = 100  # images generated or scored at once; 500 at once took a CPU twice as long
 TRAIN_IS_REFERENCE = ("cifar10", "lsun-bedroom")  # NOTE wgan2017-N7
 SIDE = 32  # of the networks' images, at least; MNIST's 28 get a frame of black pixels
 
