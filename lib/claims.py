@@ -141,7 +141,7 @@ def judge(claim: Mapping[str, Any], paper: str, preset: str, outcomes: Outcomes)
     if "until" in claim:
         return say("not run", f"Not run: {claim['until']}.")
     if preset not in claim["presets"]:
-        reason = claim.get("not_comparable") or f"the {preset} preset is too small to judge it"
+        reason = claim.get("not_comparable") or f"it is judged at {' and '.join(claim['presets'])}"
         return say("not comparable", f"Not comparable: {reason}.")
     test = claim["test"]
     try:
@@ -204,7 +204,7 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
         if math.isnan(p):
             raise NotRun("an order needs at least two seeds, for with one there is no spread")
         (held if p < SIGNIFICANCE else broken if p > 1 - SIGNIFICANCE else undecided).append(pair)
-    measured = " < ".join(str(reading) for reading in readings)
+    measured = "; ".join(str(reading) for reading in readings)  # whether each is above the one before, `why` says
     rule = f"> {margin:g} at one-sided {SIGNIFICANCE:.1%} over {_seeds(readings[-1])}"
     parts = [
         f"{label}: {'; '.join(pairs)}"
@@ -218,7 +218,9 @@ def _judge_order(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
 def _p_greater(high: Reading, low: Reading, margin: float) -> float:
     """p of high - low > margin by Welch's test; nan with one seed each.
 
-    A side that does not vary (a baseline that draws nothing) is a constant, and the test is the one-sample test.
+    A side that does not vary (a baseline that draws nothing) is a constant, and the test is the one-sample test. Where
+    neither does, Welch's test has no answer, and that of the permutations is taken: all of n above all of m is one of
+    (n + m choose n) equally likely orders.
     """
     from scipy.stats import t, ttest_ind_from_stats  # here: 60 MB that workers, which judge nothing, can do without
 
@@ -226,8 +228,11 @@ def _p_greater(high: Reading, low: Reading, margin: float) -> float:
         return math.nan
     difference = high.mean - (low.mean + margin)
     varying = [reading for reading in (high, low) if reading.size > 1 and reading.spread > 0]
+    if difference == 0 or math.isnan(difference):  # nan: both are the same infinity
+        return 0.5
     if not varying:
-        return 0.5 if difference == 0 else 0.0 if difference > 0 else 1.0
+        least = 1 / math.comb(high.size + low.size, high.size)
+        return least if difference > 0 else 1 - least
     if len(varying) == 1:
         (reading,) = varying
         return float(t.sf(difference / (reading.spread / math.sqrt(reading.size)), reading.size - 1))
@@ -253,7 +258,8 @@ def _judge_ahead(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, str
     held, parts = 0, []
     for leader, rival in test["ahead"].items():
         ours, theirs = (_median_curve(name, test, outcomes) for name in (leader, rival))
-        leads = [ours[at] - theirs[at] for at in ours.keys() & theirs.keys()]
+        shared = ours.keys() & theirs.keys()
+        leads = [0.0 if ours[at] == theirs[at] else ours[at] - theirs[at] for at in shared]  # -inf is 0 ahead of -inf
         if not leads:
             raise NotRun(f"the curves of {leader} and {rival} share no point from {test['since']:,} on")
         held += min(leads) > 0
@@ -267,6 +273,8 @@ def _judge_sooner(test: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, st
     held, parts = 0, []
     for leader, rival in test["sooner"].items():
         ours, theirs = (_median_curve(name, test, outcomes) for name in (leader, rival))
+        if not ours or not theirs:
+            raise NotRun(f"the curve of {rival if ours else leader} has no point from {test['since']:,} on")
         end = max(theirs)
         there = [at for at, value in ours.items() if value >= theirs[end]]
         factor = end / min(there) if there else 0.0

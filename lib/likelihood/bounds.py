@@ -35,7 +35,8 @@ def elbo(
     """The variational bound E_q[log p(x|z)] - KL(q(z|x) || p(z)) <= log p(x); Kingma & Welling 2013, section 2.3.
 
     An unbiased estimate of the bound from `draws` samples of z an image. Estimator "B" (eq. 7) takes the KL term in
-    closed form, so the prior must be N(0, I); "A" (eq. 6) samples it too and serves any prior, with more variance.
+    closed form, so the prior must be N(0, I); "A" (eq. 6) samples it too and serves any prior. Near the posterior A has
+    the smaller variance (none where q is it), far from it B may.
     x: (N, D). Returns (N,), nats per image, higher is better. `criterion`: see require_observation.
     Raises ValueError (draws, estimator, pixels that the observation model does not know).
     """

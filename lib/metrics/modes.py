@@ -43,7 +43,7 @@ def mode_coverage(samples: Tensor, centres: Tensor, sd: float, *, within: float 
 
     samples: (N, D), centres: (K, D), any device. captured: 0 .. K and high_quality: 0 .. 1, higher is better; both
     KLs: 0 .. log K nats, lower is better, and about (K - 1) / (2 N) for samples of the mixture itself. Such samples
-    have a high-quality share of P(chi2_D < within^2), .9889 for D = 2 and 3, and next to 0 in many dimensions.
+    have a high-quality share of P(chi2_D < within^2), .9889 for D = 2 and within = 3, and next to 0 in many dimensions.
     Equally near centres: the first one is the nearest. Raises ValueError.
     """
     require_features("samples", samples)

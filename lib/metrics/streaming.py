@@ -79,7 +79,7 @@ class FrechetDistance(Metric):
     def score(self) -> Score:
         """The value with its protocol; one reading, so without a standard error: see frechet_interval."""
         value = self.compute().item()
-        with self.sync_context(should_sync=self._to_sync):
+        with self.sync_context(self.dist_sync_fn, should_sync=self._to_sync):
             real, generated = self.statistics()
         rank = "rank-deficient" if real.rank_deficient or generated.rank_deficient else "full"
         protocol = {**(_made_by(self.extractor) or {}), "n_real": real.count, "covariance": rank}
@@ -132,7 +132,7 @@ class InceptionScore(Metric):
             "sd_over_splits": between,
             "sd_divisor": {"population": "n", "sample": "n - 1"}[self.spread],
         }
-        with self.sync_context(should_sync=self._to_sync):
+        with self.sync_context(self.dist_sync_fn, should_sync=self._to_sync):
             n = len(_whole(self.probabilities))
         return Score(value, math.nan, "", True, n, protocol)
 
@@ -157,7 +157,7 @@ class _TwoSets(Metric):
 
     def _sides(self) -> tuple[Tensor, Tensor]:
         """All features of both sides, over all processes."""
-        with self.sync_context(should_sync=self._to_sync):
+        with self.sync_context(self.dist_sync_fn, should_sync=self._to_sync):
             return _whole(self.real), _whole(self.generated)
 
     def _protocol(self, **settings: Any) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class SegmentationScore(Metric):
 
     def scores(self) -> dict[str, Score]:
         """The three values by name with their protocol; n counts pixels, which are not independent of each other."""
-        with self.sync_context(should_sync=self._to_sync):
+        with self.sync_context(self.dist_sync_fn, should_sync=self._to_sync):
             found, n = segmentation_scores(self.confusion, self.absent), int(self.confusion.sum())
         protocol = {"classes": self.n_classes, "ignored label": self.ignore, "absent classes": self.absent}
         return {name: Score(value, math.nan, "", True, n, protocol) for name, value in found._asdict().items()}

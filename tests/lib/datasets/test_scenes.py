@@ -12,7 +12,6 @@ from lib.datasets.scenes import (
     COLOURS,
     GENERATOR_VERSION,
     as_pictures,
-    digest,
     paintings,
     read_pictures,
     scenes,
@@ -243,13 +242,6 @@ def test_the_lens_weighs_a_quarter_a_half_a_quarter():
     assert found[0, 1, 1:3, 1].tolist() == [0.125, 0.125]
     assert found[0, 2].nonzero().tolist() == [[3, 3]]
     assert found[0, 2, 3, 3] == 0.0625
-
-
-def test_the_digest_moves_with_all_that_decides_the_bytes(monkeypatch):
-    found = {digest(2, 32, 0), digest(3, 32, 0), digest(2, 64, 0), digest(2, 32, 1)}
-    assert digest(2, 32, 0) in found
-    monkeypatch.setattr(module, "GENERATOR_VERSION", "scenes-0")
-    assert len(found | {digest(2, 32, 0)}) == 5
 
 
 def test_every_part_has_a_class_and_a_colour():

@@ -149,13 +149,13 @@ def test_several_k_in_one_pass_share_their_first_samples(monkeypatch: pytest.Mon
 
 
 def test_estimators_a_and_b_have_one_mean() -> None:
-    """Section 2.3; B has the KL term in closed form, and less variance where q is not the posterior."""
+    """Section 2.3. That B's KL term is in closed form does not mean less variance: in this model it has more."""
     model = model_of(LECTURE)
     x = points(model, 1)
     many = x.expand(20_000, -1)
     a, b = (elbo(model, many, 1, generator(seed), estimator=name) for seed, name in ((1, "A"), (2, "B")))
     assert abs((a.mean() - b.mean()).item()) < 4 * math.hypot(mean_and_error(a)[1], mean_and_error(b)[1])
-    assert a.std() != b.std()
+    assert a.std() < 0.8 * b.std()
 
 
 def test_estimator_a_is_exact_at_the_posterior_and_b_is_not() -> None:

@@ -198,7 +198,7 @@ from lib.metrics.streaming import DensityCoverage, FrechetDistance, InceptionSco
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 data = torch.load(sys.argv[3], weights_only=True)
-cut = {"real": 17, "generated": 0, "probabilities": 30, "truth": 2}
+cut = {"real": 17, "generated": 0, "truth": 2}
 mine = {key: data[key][: cut[key]] if rank == 0 else data[key][cut[key] :] for key in cut}
 predicted = data["predicted"][:2] if rank == 0 else data["predicted"][2:]
 
@@ -211,13 +211,15 @@ for metric in (kernel, density):
     if rank == 1:
         metric.update(data["generated"], real=False)
 inception = InceptionScore(splits=4, seed=3)
-inception.update(mine["probabilities"])
+if rank == 1:  # nor any of these
+    inception.update(data["probabilities"])
 segmentation = SegmentationScore(4)
 segmentation.update(mine["truth"], predicted)
 found = {
     "frechet": frechet.compute(),
     "frechet_n": torch.tensor(frechet.score().n),
     "local_n": frechet.real[0],
+    "scores_n": torch.tensor([kernel.score().n, density.scores()["density"].n, inception.score().n]),
     "kernel": torch.stack(kernel.compute()),
     "density": torch.stack(density.compute()),
     "inception": torch.stack(inception.compute()),
@@ -259,6 +261,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         found = torch.load(tmp_path / f"data.{rank}", weights_only=True)
         assert found["frechet"].item() == pytest.approx(frechet_distance_of_features(REAL, GENERATED), rel=1e-10)
         assert found["frechet_n"].item() == 50
+        assert found["scores_n"].tolist() == [50, 50, len(PROBABILITIES)]
         assert found["local_n"].item() == (17, 43)[rank]  # each process keeps its own part afterwards
         assert found["kernel"].tolist() == pytest.approx([kernel.value, kernel.stderr], rel=1e-10)
         assert found["density"].tolist() == pytest.approx(list(density_coverage(REAL, GENERATED, 5)), rel=1e-12)

@@ -68,6 +68,24 @@ def test_the_sentence_names_identifier_preset_and_digest():
     )
 
 
+@pytest.mark.parametrize(
+    ("caption", "cited"),
+    [
+        ("Bounds. The ± is a spread.", "Bounds."),
+        ("Burda et al. train in stages: the bound. Mean over seeds.", "Burda et al. train in stages: the bound."),
+        ("Pixels scaled to 0 .. 1; digits train. Digest 8176.", "Pixels scaled to 0 .. 1; digits train."),
+        ("Table 2. Labels to photographs. Mean over seeds.", "Table 2. Labels to photographs."),
+        ("The paper's figure 1. Lines: points. Dots: others.", "The paper's figure 1. Lines: points."),
+        ("Figure 1 in numbers. 10 models.", "Figure 1 in numbers."),
+        ("Digits in total. Means.", "Digits in total."),
+        ("Example 1.", "Example 1."),
+        ("No stop", "No stop"),
+    ],
+)
+def test_the_name_is_the_first_sentence_that_says_something(caption, cited):
+    assert f"preset laptop: {cited} Replicates" in text_citation(an_exhibit(caption=caption), PAPER, "laptop")
+
+
 def test_the_protocol_names_runs_and_data():
     text = protocol_text(an_exhibit())
     assert "Preset laptop, 3 seeds, 29 runs (sha256 of their results abababababab) on AMD EPYC" in text

@@ -129,6 +129,8 @@ def test_files_are_parts_with_size_digest_and_format(graph):
     assert len(drawn["sha256"]) == 64
     files = {i for i, entity in graph.items() if entity["@type"] == "File"}
     assert files == {i for i in ids(graph["./"]["hasPart"]) if not i.startswith("#")}
+    data = [graph[i] for i in ids(graph["./"]["hasPart"]) if graph[i]["@type"] == "Dataset"]
+    assert [("whose bytes are not in this crate" in d["description"], d["name"]) for d in data] == [(True, "Digits")]
     assert set(ids(graph["./"]["mentions"])) == {"#run-0a", "#run-1b", "#page-laptop-nade2011"}
 
 

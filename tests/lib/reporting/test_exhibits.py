@@ -102,6 +102,17 @@ def test_a_figure_whose_weights_are_gone_stays_as_it_was_drawn(tmp_path):
     assert read_exhibits(tmp_path)[0]["caption"] == "Another caption."
 
 
+def test_a_figure_that_was_not_drawn_again_keeps_what_it_was_made_from(tmp_path):
+    shown = show_figure(a_figure, "vae2013/figure-2", "C.", "Alt.", tmp_path)
+    complete(tmp_path, "vae2013", shown.html, {"commits": ["old"]})
+    shown = show_figure(absent, "vae2013/figure-2", "C.", "Alt.", tmp_path)
+    complete(tmp_path, "vae2013", shown.html, {"commits": ["new"]})
+    assert read_exhibits(tmp_path)[0]["made_from"] == {"commits": ["old"]}
+    shown = show_figure(a_figure, "vae2013/figure-2", "C.", "Alt.", tmp_path)
+    complete(tmp_path, "vae2013", shown.html, {"commits": ["new"]})
+    assert read_exhibits(tmp_path)[0]["made_from"] == {"commits": ["new"]}
+
+
 def test_a_figure_that_never_was_drawn_says_so(tmp_path):
     shown = show_figure(absent, "vae2013/figure-2", "C.", "Alt.", tmp_path)
     assert "<img" not in shown.html

@@ -14,6 +14,7 @@ pytest.importorskip("nbconvert", reason="needs the `reports` extra")
 import nbformat
 
 from lib.reporting.markdown import Prose
+from lib.reporting.markup import note
 from lib.reporting.mathml import mathml
 from lib.reporting.notebooks import Execution
 from lib.reporting.page import TEMPLATES, IndexEntry, index_page, notebook_page
@@ -235,6 +236,31 @@ def test_index_page(tmp_path):
     assert "report incomplete" in page
     index_page(tmp_path / "again.html", entries)
     assert (tmp_path / "again.html").read_bytes() == (tmp_path / "index.html").read_bytes()
+    index_page(tmp_path / "index.html", entries, summaries=("paper", "laptop"))
+    more = [a["href"] for a in Reader((tmp_path / "index.html").read_text()).all("a")]
+    assert more == [*links, "paper/summary.html", "laptop/summary.html"]
+
+
+def test_the_same_notice_of_cells_in_a_row_is_said_once(tmp_path):
+    def cell(*markup: str) -> nbformat.NotebookNode:
+        outputs = [nbformat.v4.new_output("display_data", data={"text/html": text}) for text in markup]
+        return nbformat.v4.new_code_cell("absent", outputs=outputs)
+
+    absent, other = note("No run is finished.", "info").markup, note("Another.", "info").markup
+    heading = nbformat.v4.new_markdown_cell("## Next")
+    for cells, said in (
+        ([cell(absent), cell(absent), cell(absent)], 1),
+        ([cell(absent), heading, cell(absent)], 2),
+        ([cell(absent), cell("<p>a figure</p>"), cell(absent)], 2),
+        ([cell(absent), cell("<p>a figure</p>", absent)], 2),
+        ([cell(absent), cell(other), cell(absent)], 2),
+    ):
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "n.ipynb")
+        notebook_page(tmp_path / "n.ipynb", tmp_path / "n.html", title="T")
+        page = (tmp_path / "n.html").read_text()
+        assert page.count("No run is finished.") == said
+        assert page.count("a figure") == sum("a figure" in str(c.get("outputs", "")) for c in cells)
+    assert page.count("Another.") == 1
 
 
 def luminance(colour: str) -> float:

@@ -85,7 +85,10 @@ def test_a_pdf_has_no_date_and_no_font_and_its_words_are_there():
     assert len(with_words) > len(without) + 500
 
 
-@pytest.mark.parametrize(("low", "high", "plain"), [(30, 700, True), (0.5, 90_000, True), (1, 1e6, False)])
+@pytest.mark.parametrize(
+    ("low", "high", "plain"),
+    [(30, 700, True), (0.5, 90_000, True), (0.02, 700, True), (1, 1e6, False), (1e-3, 1e3, False)],
+)
 def test_log_axes_are_labelled_with_plain_numbers_where_these_are_short(low, high, plain):
     figure, axes = plt.subplots()
     axes.plot([low, high])
@@ -94,6 +97,9 @@ def test_log_axes_are_labelled_with_plain_numbers_where_these_are_short(low, hig
     labels = [text.get_text() for text in axes.get_yticklabels() if text.get_text()]
     assert ("100" in labels) == plain
     assert any("10^" in label for label in labels) != plain
+    if plain:
+        assert [label for label in labels if "e" in label] == []
+        assert ("0.1" in labels) == (low < 0.1)
     plt.close(figure)
 
 
