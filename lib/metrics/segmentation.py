@@ -22,8 +22,8 @@ def confusion_matrix(truth: Tensor, predicted: Tensor, n_classes: int, ignore: i
     truth, predicted: integers of one shape, such as (N, H, W), any device. Pixels whose truth is `ignore` are left
     out, whatever was predicted there; None leaves out none. Matrices of parts of a data set add up to that of the
     whole, so a set is scored by adding them. Raises ValueError for any other label outside 0 .. n_classes - 1 (the
-    authors' fast_hist drops such a pixel where it is in truth; where it is in predicted, the pixel is counted as another
-    pair of classes, or the whole image is dropped).
+    authors' fast_hist drops such a pixel where it is in truth; where it is in predicted, it counts the pixel as another
+    pair of classes, or drops the whole image).
     """
     require_count("n_classes", n_classes, 1)
     for name, labels in (("truth", truth), ("predicted", predicted)):

@@ -288,7 +288,7 @@ def _recognised(
 
 
 def references(data: Dataset, n_labels: int, protocol: dict[str, Any]) -> dict[str, Score]:
-    """Errors of well-known classifiers on the same labels and pixels, and of one class for all; binomial s.e."""
+    """Errors of well-known classifiers on the same labels, images binarised once, and of one class; binomial s.e."""
     from sklearn.linear_model import LogisticRegression  # here, for half a second of every other start
     from sklearn.neighbors import KNeighborsClassifier
 

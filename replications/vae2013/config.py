@@ -53,7 +53,7 @@ class LinearGaussianConfig:
 class EstimatorsConfig:
     """Estimators of log p(x), appendix D's among them, on a linear-Gaussian model; the same DEVIATION vae2013-D4."""
 
-    n_latent: int = 3  # figure 3's N_z; appendix D: "if the dimensionality of sampled space is low"
+    n_latent: int = 3  # figure 3's N_z; appendix D: good for "less then 5 dimensions"
     n_observed: int = 4  # ours; few, so that the exact posterior is not diagonal
     noise_variance: float = 0.5  # ours
     n_points: int = 200  # ours: x drawn from the model
@@ -61,8 +61,8 @@ class EstimatorsConfig:
     n_importance: tuple[int, ...] = (1, 5, 50, 500)  # ours
     n_chains: int = 16  # Wu et al. 2017, annealed importance sampling
     n_distributions: int = 200  # ours; Wu et al. take 10,000 for networks
-    n_posterior: int = 50  # section 5: 50 posterior draws, for each of appendix D's two sets
-    n_leapfrog: int = 4  # section 5: 4 leapfrog steps
+    n_posterior: int = 50  # appendix E: 50 posterior draws, for each of appendix D's two sets
+    n_leapfrog: int = 4  # appendix E: 4 leapfrog steps
 
 
 @dataclass(frozen=True)

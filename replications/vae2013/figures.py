@@ -212,8 +212,8 @@ ESTIMATORS = {
     "iwae": ("importance-weighted bound, k = {k}", "lower"),
     "ais": ("annealed importance sampling (AIS)", "lower"),
     "ais_reverse": ("AIS in reverse, from exact posterior draws", "upper"),
-    "appendix_d": ("appendix D, {draws} + {draws} draws by HMC", "no bound"),
-    "appendix_d_exact": ("appendix D, {draws} + {draws} exact posterior draws", "no bound"),
+    "appendix_d": ("appendix D, {draws} + {draws} draws by HMC", "upper, if the chains have mixed"),
+    "appendix_d_exact": ("appendix D, {draws} + {draws} exact posterior draws", "upper"),
 }
 
 

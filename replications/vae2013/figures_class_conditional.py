@@ -98,7 +98,7 @@ def captions(results: Results) -> dict[str, str]:
     return {
         "errors": (
             f"Test digits misread, both axes logarithmic; {models}, a dot each. Parameters: {sizes['generative']:,} "
-            f"and {sizes['discriminative']:,}. Grey: well-known classifiers on the same labels and pixels."
+            f"and {sizes['discriminative']:,}. Grey: well-known classifiers on the same labels, images binarised once."
         ),
         "table": (
             "Test digits misread, %, mean ± standard error over models; of well-known classifiers ± is binomial over "

@@ -1,8 +1,8 @@
 """The linear VAE against exact probabilistic PCA on digits: is the bound tight, and which directions does it use?
 
 x = W z + b + noise of variance s2 (fixed), z ~ N(0, I_K); q(z|x) = N(V (x - b), diag d), with b the mean of the data.
-The bound's mean over the data is a polynomial in W, V and d given the data's covariance, so it is trained without
-sampling; Lucas et al. 2019, "Don't blame the ELBO! A linear VAE perspective on posterior collapse".
+The bound's mean over the data is a polynomial in W, V, d and log d given the data's covariance, so it is trained
+without sampling; Lucas et al. 2019, "Don't blame the ELBO! A linear VAE perspective on posterior collapse".
 
 With weight beta on the divergence from the prior, dividing by beta turns s2 into beta s2 and leaves the rest: so
 direction i of variance lambda_i is used iff lambda_i > beta s2, with a column of square length lambda_i - beta s2.

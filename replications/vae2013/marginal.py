@@ -34,9 +34,9 @@ class MarginalConfig:
     n_weight_updates: int = 5  # appendix E, with each sample
     first_step_size: float = 0.1  # ours: of HMC, before it is tuned
     n_points: int = 4  # ours: estimates along the curve, evenly on figure 3's linear axis
-    n_images: int = 1000  # section 5: first 1,000 training and first 1,000 test points; DEVIATION vae2013-D32
-    n_posterior: int = 50  # section 5: draws of z; as many before them, to fit q to
-    n_estimate_leapfrog: int = 4  # section 5, HMC in the estimator
+    n_images: int = 1000  # appendix E: first 1,000 training and first 1,000 test points; DEVIATION vae2013-D32
+    n_posterior: int = 50  # appendix E: draws of z; as many before them, to fit q to
+    n_estimate_leapfrog: int = 4  # appendix E, HMC in the estimator
     burn_in: int = 200  # ours, not stated: transitions before the first draw, in which the step size is tuned
     n_start: int = 32  # ours: draws of the prior among which a chain without an encoder is started
     n_importance: int = 5000  # ours: samples of the cross-check by importance sampling; DEVIATION vae2013-D32

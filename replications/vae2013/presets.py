@@ -162,7 +162,8 @@ SEEDED = (  # one run a seed; all others are one run
 def plan(preset: str, seeds: int) -> list[Run]:
     """The runs of a preset, the longest first: seeds 0 .. seeds - 1 of the paper's own models and of sampled checks.
 
-    Elsewhere a run trains several models side by side in place of seeds, or draws nothing that a seed would move.
+    Elsewhere a run trains several models side by side in place of seeds, or is a check or an anchor of which one seed's
+    draws are judged: reparametrisation, conjugate, ppca and baselines.
     """
     return [
         Run(PAPER, experiment, preset, config, seed, _digests(config), ALGORITHM_VERSION)

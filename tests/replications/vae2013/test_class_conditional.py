@@ -272,6 +272,7 @@ def test_figures_read_the_runs(outcome, tmp_path):
     assert measures.filter(like="above noise").item().startswith(f"{outcome.scores['noise_drop'].value:.0f} ±")
     assert measures.filter(like="is read as y").item().startswith(f"{100 * outcome.scores['recognised'].value:.1f} ±")
     assert "2 models of each kind" in figures.captions(results)["table"]
+    assert "classifiers on the same labels, images binarised once." in figures.captions(results)["errors"]
     figure = figures.sheet(results)
     plt.close(figure)
     assert figure.axes[0].images[0].get_array().mean() == pytest.approx(200 / 255, abs=0.01)  # of the most labels

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from lib.models.linear_gaussian import LinearGaussian
-from lib.training.randomness import generator
+from lib.training.randomness import Streams, generator
+from replications.vae2013.closed_forms import estimator_checks
+from replications.vae2013.config import EstimatorsConfig
+from replications.vae2013.figures import ESTIMATORS
 from replications.vae2013.marginal import MarginalConfig, appendix_d, fitted_importance, posterior_start
 
 CONFIG = MarginalConfig("mnist-5k", "mcem", 1000, 1000, burn_in=150, n_start=32)
@@ -46,6 +49,16 @@ def posterior_sample(model, x, n):
     noise = torch.randn(n, len(x), 3, 1, generator=generator(0, "posterior"), dtype=torch.float64)
     law = model.exact_posterior(x)
     return law.mean + (law.scale_tril @ noise).squeeze(-1)
+
+
+def test_the_table_of_estimators_tells_on_which_side_each_lies():
+    """So few draws and distributions that every mean error is far from 0; by Jensen appendix D's are above."""
+    config = EstimatorsConfig(n_points=1000, n_importance=(1, 5), n_chains=2, n_distributions=10, n_posterior=16)
+    scores = estimator_checks(config, Streams(0))
+    for kind, (_, side) in ESTIMATORS.items():
+        error = scores["iwae_5_error" if kind == "iwae" else f"{kind}_error"]
+        sign = {"lower": -1, "upper": 1, "upper, if the chains have mixed": 1}[side]
+        assert sign * error.value > 3 * error.stderr, kind
 
 
 @pytest.mark.parametrize("start", ["prior draws", "posterior mean"])
