@@ -15,7 +15,7 @@ from lib.training.provenance import committed_on
 from replications import papers
 from replications.places import PUBLISHED, REPOSITORY
 
-OF_A_RUN = ("results.json", "failure.json", "history.csv", "samples.png")
+OF_A_RUN = ("results.json", "failure.json", "history.csv", "samples.png", "weights.safetensors")  # those there are
 OF_A_PAGE = (".html", ".ipynb", ".report.json", ".verdicts.json")
 
 

@@ -51,6 +51,7 @@ def publish(
             before = target / (outcome.folder / SUMS).relative_to(root)
             if before.is_file() and before.read_bytes() != (outcome.folder / SUMS).read_bytes():
                 changed.add(run.fingerprint)
+                shutil.rmtree(before.parent)  # with the weights, which are not its any more
             names = sorted(path for path in outcome.folder.iterdir() if weights or path.suffix != ".safetensors")
             written += [_copy(path, target / path.relative_to(root)) for path in names]
     for other in _published_presets(key, target):

@@ -242,8 +242,11 @@ def test_pages_that_share_a_run_follow_it(smoke_reports, tmp_path, monkeypatch):
     plans = [{run.fingerprint for run in papers.plan("vae2013", preset)} for preset in ("smoke", "laptop")]
     shared = target / "runs" / "vae2013" / min(set.intersection(*plans)) / "SHA256SUMS"
     shared.write_text("older")
+    older = shared.with_name("weights.safetensors")
+    older.write_text("older")
     publishing.publish("vae2013", "smoke", smoke_reports, weights=False, target=target)
     assert again == [("vae2013", "laptop")]
+    assert not older.exists()
 
 
 def test_runs_of_an_older_plan_are_published_no_longer(smoke_reports, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def put_run(root: Path, run: Any, **changes: Any) -> Path:
     config = {"fingerprint": run.fingerprint, "config": {"width": 4}}
     put(folder / "run.json", PROVENANCE | config | {"finished_on": "2026-05-03"} | changes)
     put(folder / "history.csv", "step,loss\n")
-    put(folder / "weights.safetensors", "not published")
+    put(folder / "weights.safetensors", "small ones")
     return folder
 
 
@@ -79,7 +79,7 @@ def test_what_is_published_is_described(published):
     assert {"width": 4, "seed": finished.seed, "algorithm_version": 1}.items() <= named.items()
     assert "5,000 digits of MNIST, 500 a class" in named
     folder = f"runs/vae2013/{finished.fingerprint}"
-    assert ids(actions[runs[0]]["result"]) == [f"{folder}/results.json", f"{folder}/history.csv"]
+    assert ids(actions[runs[0]]["result"]) == [f"{folder}/{n}" for n in ("results.json", "history.csv", "weights.safetensors")]
     page = actions["#page-smoke-vae2013"]
     assert ids(page["object"]) == [f"{folder}/results.json"] == ids(actions["#page-smoke-summary"]["object"])
     assert ids(page["result"]) == [
