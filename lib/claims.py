@@ -141,7 +141,7 @@ def judge(claim: Mapping[str, Any], paper: str, preset: str, outcomes: Outcomes)
     if "until" in claim:
         return say("not run", f"Not run: {claim['until']}.")
     if preset not in claim["presets"]:
-        reason = claim.get("not_comparable") or f"it is judged at {' and '.join(claim['presets'])}"
+        reason = claim.get("not_comparable") or f"it is judged at {', '.join(claim['presets'])}"
         return say("not comparable", f"Not comparable: {reason}.")
     test = claim["test"]
     try:

@@ -104,7 +104,10 @@ def _scored(
 def _curve_scores(
     trained: Trained, config: ImagesConfig, seed: int, protocol: Mapping[str, Any]
 ) -> tuple[dict[str, Score], dict[str, Any]]:
-    """The estimate's correlation with the distance over checkpoints, and the last estimate."""
+    """The estimate's correlation with the distance over checkpoints, and the last estimate.
+
+    Medians are torch.median's: of an even number of iterations the lower of the two middle ones.
+    """
     rows = [row for row in trained.history if math.isfinite(row["distance"])]
     unit = "nats" if config.algorithm == "gan" else "critic units"
     last = trained.record.estimates[-math.ceil(config.last * config.n_steps) :]
@@ -128,7 +131,10 @@ def _curve_scores(
 
 
 def _between(values: Tensor, rows: Sequence[Mapping[str, float]]) -> list[float]:
-    """The median value between each checkpoint and the one before it: the paper filters by a median, too."""
+    """The median value between each checkpoint and the one before it: the paper filters by a median, too.
+
+    Of an even number of values it is the lower of the two middle ones.
+    """
     ends = [int(row["step"]) for row in rows]
     return [values[a:b].median().item() for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 

@@ -62,7 +62,10 @@ def build(config: StackedConfig, image: tuple[int, ...], streams: Streams) -> Ne
 
 
 def train(nets: Nets, images: Stacked, config: StackedConfig, workspace: Workspace) -> list[dict[str, float]]:
-    """config.n_steps generator iterations; goes on from the workspace's checkpoint. Returns the curve."""
+    """config.n_steps generator iterations; goes on from the workspace's checkpoint.
+
+    Returns the curve: the median estimate since the last point, of an even number the lower of the two middle ones.
+    """
     streams, device, played, processes = workspace.streams, workspace.device, as_images(config), workspace.processes
     players, estimates = players_of(nets, played, processes), Estimates(config.n_steps, device)
     trained: dict[str, Any] = {

@@ -155,7 +155,8 @@ def off_modes(samples: Tensor, mixture: GaussianMixture) -> Tensor:
     """Median distance of each model's points (R, N, 2) from the nearest centre, in sd: (R,) float64 on the CPU, >= 0.
 
     sqrt(2 log 2) = 1.177 for draws of modes far apart: the median of a Rayleigh distribution. Says how far from the
-    modes the points are where a share within three sd says only that they are not on them.
+    modes the points are where a share within three sd says only that they are not on them. Of an even number of points
+    the median is the lower of the two middle ones.
     """
     distances = torch.cdist(samples.cpu().double(), mixture.centres.cpu().double().expand(len(samples), -1, -1))
     return distances.amin(-1).median(-1).values / mixture.sd

@@ -152,7 +152,10 @@ class Trained(NamedTuple):
 
 
 def train(config: ImagesConfig, pixels: Pixels, workspace: Workspace) -> Trained:
-    """config.n_steps generator iterations; goes on from the workspace's checkpoint."""
+    """config.n_steps generator iterations; goes on from the workspace's checkpoint.
+
+    The last training images, which fill no minibatch, are never seen (NOTE wgan2017-N7).
+    """
     streams, device, image, processes = workspace.streams, workspace.device, pixels.shape, workspace.processes
     nets = build(config, image, streams)
     players, record = players_of(nets, config, processes), Record(config, image, device)
@@ -195,7 +198,10 @@ def points(n_steps: int, n: int) -> dict[int, int]:
 def _look(
     nets: Nets, record: Record, pixels: Pixels, config: ImagesConfig, state: dict[str, Any], workspace: Workspace
 ) -> None:
-    """A row of the history: the median estimate since the last row and, at a checkpoint, the distance of the images."""
+    """A row of the history: the median estimate since the last row and, at a checkpoint, the distance of the images.
+
+    As torch.median has it: of an even number of iterations the lower of the two middle ones.
+    """
     step, history, streams = state["step"], state["history"], workspace.streams
     before = int(history[-1]["step"]) if history else 0
     estimate, loss = (values[before:step].median().item() for values in (record.estimates, record.losses))

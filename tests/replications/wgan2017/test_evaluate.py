@@ -117,19 +117,20 @@ def test_a_run_has_every_score_with_its_protocol(tmp_path):
     assert outcome.samples.shape[0] == 1
 
 
-@pytest.mark.parametrize(("last", "n"), [(0.05, 1), (0.4, 3)])
+@pytest.mark.parametrize(("last", "n"), [(0.05, 1), (0.4, 3), (0.6, 4)])
 def test_the_last_estimate_is_a_median_of_the_last_iterations(tmp_path, last, n):
     with deterministic("cpu"):
         outcome = images(replace(SMALL, last=last), Workspace(tmp_path, 0))
     of_iterations = [row["estimate"] for row in outcome.history]
     assert len(of_iterations) == SMALL.n_steps
-    assert outcome.scores["estimate"].value == statistics.median(of_iterations[-n:])
+    assert outcome.scores["estimate"].value == statistics.median_low(of_iterations[-n:])
     assert outcome.scores["estimate"].protocol["iterations"] == n
 
 
 def test_estimates_between_checkpoints_are_medians():
     estimates = torch.tensor([1.0, 9.0, 2.0, 5.0, 4.0, 6.0])
     assert _between(estimates, [{"step": 3}, {"step": 6}]) == [2, 5]
+    assert _between(estimates, [{"step": 2}, {"step": 6}]) == [1, 4]  # of an even number the lower of the middle two
 
 
 def test_anchors_are_in_their_order(tmp_path):

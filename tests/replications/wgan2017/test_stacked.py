@@ -98,6 +98,20 @@ def test_critic_steps_go_through_the_minibatches_in_order_each_with_new_noise(tm
         assert len({tuple(inputs[drawn].flatten().tolist()) for inputs in seen}) == 4
 
 
+def test_of_an_even_number_of_iterations_a_point_has_the_lower_of_the_two_middle_ones(tmp_path, monkeypatch):
+    config, workspace, seen = dataclasses.replace(TINY, n_steps=2, n_critic=1), Workspace(tmp_path, 0), []
+
+    def recording(*inputs, step=module.critic_step):
+        seen.append(step(*inputs))
+        return seen[-1]
+
+    monkeypatch.setattr(module, "critic_step", recording)
+    monkeypatch.setattr(module, "N_POINTS", 1)
+    (row,) = train(build(config, (3, 28, 28), workspace.streams), stacked_images(config), config, workspace)
+    assert row["step"] == 2
+    assert row["estimate"] == min(seen) < max(seen)
+
+
 def test_the_penalised_critic_is_not_clipped(tmp_path):
     workspace = Workspace(tmp_path, 0)
     nets = build(GP, (3, 28, 28), workspace.streams)

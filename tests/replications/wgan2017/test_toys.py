@@ -168,6 +168,7 @@ def test_distance_from_the_modes():
     assert off_modes(drawn, mixture).item() == pytest.approx(math.sqrt(2 * math.log(2)), rel=0.01)
     one = GaussianMixture(torch.zeros(1, 2), 2.0)
     assert off_modes(torch.tensor([[[0.0, 2.0], [0.0, 6.0], [60.0, 80.0]]]), one).tolist() == [3.0]
+    assert off_modes(torch.tensor([[[0.0, 2.0], [0.0, 6.0]]]), one).tolist() == [1.0]  # the lower of the middle two
 
 
 def test_batch_norm_takes_the_statistics_of_what_it_is_given():

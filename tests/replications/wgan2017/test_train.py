@@ -10,6 +10,7 @@ from torch import nn
 from lib.execution.execute import deterministic
 from lib.execution.workspace import Diverged, OutOfTime, Workspace
 from lib.training.randomness import Streams
+from replications.wgan2017 import train as module
 from replications.wgan2017.bench import PlainLoop
 from replications.wgan2017.config import ImagesConfig
 from replications.wgan2017.networks import Nets, build
@@ -255,6 +256,27 @@ def test_history_holds_the_median_since_the_last_row(tmp_path):
     assert all(math.isnan(row["distance"]) for row in found.history)  # no extractor fits these images
     assert found.record.strips.shape == (4, 16, *SHAPE)
     assert found.record.strips.float().std() > 5  # pictures, not one grey
+
+
+def test_of_an_even_number_of_iterations_a_row_has_the_lower_of_the_two_middle_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "N_POINTS", 3)
+    found = train(replace(TINY, init_sd=0.3), made_up(), space(tmp_path, "x"))
+    assert [row["step"] for row in found.history] == [2, 4, 6]
+    pairs = found.record.estimates.view(3, 2)
+    assert [row["estimate"] for row in found.history] == pairs.amin(1).tolist() != pairs.mean(1).tolist()
+
+
+def test_the_last_images_that_fill_no_minibatch_are_never_seen(tmp_path):
+    images = pictures(20)
+    records = []
+    for changed in (None, slice(16, 20), slice(12, 16)):
+        others = images.clone()
+        if changed:
+            others[changed] = 255 - others[changed]
+        of_run = train(TINY, Pixels(others, images, None, "made up", "test"), space(tmp_path, f"{changed}"))
+        records.append(of_run.record.estimates)
+    assert torch.equal(records[0], records[1])
+    assert not torch.equal(records[0], records[2])
 
 
 def test_a_training_that_diverges_is_stopped(tmp_path):
