@@ -9,8 +9,6 @@ and not on n. Another side shows the same streets with the same colours and ligh
 computed on the CPU, so every device is handed the same bytes; other processors may round a few of them differently.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -21,7 +19,7 @@ from lib.checks import require_count, require_images
 from lib.datasets.streets import CLASSES, COUNT, LABEL_OF_PART, N_PARTS, PART, Draws, Layout, Street, layout, street
 from lib.training.randomness import generator
 
-__all__ = ["CLASSES", "COLOURS", "GENERATOR_VERSION", "Scenes", "as_pictures", "digest", "paintings", "read_pictures"]
+__all__ = ["CLASSES", "COLOURS", "GENERATOR_VERSION", "Scenes", "as_pictures", "paintings", "read_pictures", "scenes"]
 
 GENERATOR_VERSION = "scenes-1"  # change it with the bytes
 BLOCK = 16
@@ -106,12 +104,6 @@ def read_pictures(pictures: Tensor) -> Tensor:
         found.masked_fill_(closer, label)
         nearest = torch.where(closer, distance.int(), nearest)
     return found
-
-
-def digest(n: int, side: int, seed: int) -> str:
-    """SHA-256, in hex, of what decides the scenes and the paintings: the generator's version and the arguments."""
-    text = json.dumps({"generator": GENERATOR_VERSION, "n": n, "side": side, "seed": seed}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Look(NamedTuple):

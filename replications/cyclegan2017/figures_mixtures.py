@@ -1,4 +1,4 @@
-"""The two rings in figures and a table, drawn from finished runs."""
+"""The modes in the plane in figures and a table, drawn from finished runs."""
 
 import math
 from typing import Any

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Scores = dict[str, Score]
 ABSENT: Literal["ignore", "zero"] = "zero"  # a class neither true nor read counts as 0, as in the authors' scripts
+LABEL_READER: dict[str, Any] = {"reader": "nearest label colour"}
 N_NEIGHBOURS = 3  # of the classifier of UCI's digits
 
 
@@ -72,12 +73,13 @@ def scene_scores(found: "Translations", truth: Tensor, protocol: Mapping[str, An
     """Tables 2 to 5: photo_* of photographs made from labels, read by the segmenter; label_* of labels made from them.
 
     pixel, class, iou: accuracy by pixel and by class, class IoU, 0 .. 1. information: mutual information of true and
-    read class over the entropy of the true one, 0 .. 1; 0 where the output does not depend on the input.
+    read class over the entropy of the true one, 0 .. 1. Pixels of all places are counted together, so it is above 0
+    also where the output does not depend on the input: the place tells something of the class, sky above, road below.
     """
     # DEVIATION cyclegan2017-D21: our segmenter in place of FCN-8s; NOTE cyclegan2017-N20: its ceiling is measured.
     # NOTE cyclegan2017-N23: absent classes as in the authors' script.
     read = {"photo": scenes_fcn.segment(found.fake_b, found.fake_b.device), "label": scenes.read_pictures(found.fake_a)}
-    how = {"photo": dict(scenes_fcn.PROTOCOL), "label": {"reader": "nearest label colour"}}
+    how = {"photo": dict(scenes_fcn.PROTOCOL), "label": LABEL_READER}
     out: Scores = {}
     for name, labels in read.items():
         made_by = {**protocol, **how[name], "absent classes": ABSENT}

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import jaccard_score, recall_score
 from torch import Tensor
 
+from lib.datasets import scenes
 from lib.execution.execute import deterministic
 from lib.execution.workspace import Workspace
 from lib.results import Score
-from replications.cyclegan2017 import evaluate
+from replications.cyclegan2017 import evaluate, tasks
 from replications.cyclegan2017.anchors import anchors
 from replications.cyclegan2017.config import AnchorsConfig, TranslationConfig
 from replications.cyclegan2017.evaluate import (
@@ -338,7 +340,7 @@ def test_anchors_know_all_or_nothing(tmp_path):
     with deterministic("cpu"):
         outcome = anchors(AnchorsConfig("scenes", 64, 60, 60), Workspace(tmp_path, 0))
     scores = {name: score.value for name, score in outcome.scores.items()}
-    assert {name.rpartition("_")[2] for name in scores} == {"real", "other", "input"}
+    assert {name.rpartition("_")[2] for name in scores} == {"real", "other", "input", "majority"}
     assert scores["label_iou_real"] == 1
     assert scores["label_information_real"] == pytest.approx(1)
     assert scores["photo_iou_real"] > 2 * scores["photo_iou_other"]
@@ -350,6 +352,29 @@ def test_anchors_know_all_or_nothing(tmp_path):
     assert outcome.scores["label_iou_other"].protocol["images"] == "other"
     assert outcome.samples is not None
     assert outcome.samples.shape[1] == 6 * 65 + 1
+
+
+def test_one_map_for_all_has_the_majority_of_training_at_each_pixel(tmp_path):
+    """By numpy from the scenes themselves; it beats other scenes' label maps, and tells the place, not the input."""
+    config = AnchorsConfig("scenes", 32, 60, 40)
+    with deterministic("cpu"):
+        found, again = (anchors(config, Workspace(tmp_path, seed)).scores for seed in (0, 1))
+    train, truth = (
+        scenes.scenes(n, 32, seed).labels.numpy() for n, seed in ((60, tasks.A_SEED), (40, tasks.TEST_SEED))
+    )
+    majority = np.empty((32, 32), dtype=np.int64)
+    for row, column in np.ndindex(32, 32):
+        majority[row, column] = np.bincount(train[:, row, column], minlength=7).argmax()
+    t, r = truth.ravel(), np.broadcast_to(majority, truth.shape).ravel()
+    assert found["label_pixel_majority"].value == pytest.approx((t == r).mean())
+    assert found["label_class_majority"].value == pytest.approx(recall_score(t, r, average="macro"))
+    assert found["label_iou_majority"].value == pytest.approx(jaccard_score(t, r, average="macro"))
+    for key in ("pixel", "class", "iou", "information"):
+        score, other = found[f"label_{key}_majority"], found[f"label_{key}_other"]
+        assert score.value > other.value, key
+        assert score.value == again[f"label_{key}_majority"].value, "nothing of it is drawn"
+        assert {**score.protocol, "images": "other"} == other.protocol
+    assert not [name for name in found if name.endswith("_majority") and not name.startswith("label_")]
 
 
 def test_anchors_of_digits_are_training_images_of_the_target(tmp_path):

@@ -98,6 +98,18 @@ def test_a_class_that_is_neither_there_nor_read_counts_as_0():
     assert scores["iou"] == pytest.approx((2 / 3 + 1 / 2) / 7)
 
 
+def test_information_counts_what_the_place_tells():
+    """One map for all, sky above and road below: it tells of the class, though not of the input."""
+    truth = torch.zeros(2, 3, 4, dtype=torch.uint8)
+    truth[:, 2], truth[1, 1] = 2, 2
+    same = torch.zeros(2, 3, 4, dtype=torch.uint8)
+    same[:, 2] = 2
+    # Half of the pixels are either. Of those read as sky, two thirds of all, 3 in 4 are; of those read as road all.
+    told = math.log(2) - 2 / 3 * entropy([0.75, 0.25])
+    assert values(label_map_scores(truth, same, HOW))["information"] == pytest.approx(told / math.log(2))
+    assert told > 0.3
+
+
 # --- scenes --------------------------------------------------------------------------------------------------------
 
 
