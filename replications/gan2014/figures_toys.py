@@ -118,7 +118,7 @@ def curves(results: Results) -> Figure:
         line[0].set_ylim(0, 1.08 * n_modes)
     for axis in axes[-1]:
         axis.set_xlabel("updates of both networks")
-    axes[0][1].legend(fontsize="small")
+    figure.legend(*axes[0][1].get_legend_handles_labels(), loc="outside upper center", ncols=len(VARIANTS))
     return figure
 
 

@@ -9,6 +9,7 @@ from sklearn.cluster import KMeans
 
 from lib import datasets
 from lib.execution.execute import deterministic
+from lib.metrics.neighbours import precision_recall
 from lib.training.randomness import Streams
 from replications.gan2014.annealed import dequantised
 from replications.gan2014.baselines import compute_baselines, exact_ppca, image_sources, k_means
@@ -102,6 +103,13 @@ def test_every_source_has_every_score_and_its_place(scores):
     assert {scores[f"fid_{source}"].protocol["real"] for source in SOURCES} == {60}
     assert scores["nearest_train_copies"].value == 0 < scores["nearest_train_heldout"].value
     assert scores["share_nearer_train_copies"].value > 0.9  # 300 training images, all of them drawn
+
+
+def test_a_ball_around_repeats_has_no_extent():
+    """Why the recall of k-means centres, drawn with repetition, says nothing of their variety."""
+    real, drawn = torch.rand(2, 200, 3, generator=torch.Generator().manual_seed(0))
+    assert precision_recall(real, drawn, k=3).recall > 0.8
+    assert precision_recall(real, drawn.repeat(4, 1), k=3).recall == 0
 
 
 def test_a_run_repeats_its_bits_and_seeds_differ(data, scores):

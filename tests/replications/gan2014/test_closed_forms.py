@@ -198,6 +198,17 @@ def test_game_grows_at_once_and_stays_bounded_in_turns():
     assert np.hypot(*end) == pytest.approx(0.978, abs=5e-4)
 
 
+def test_turns_never_leave_their_ellipse_and_steps_at_once_do(outcome):
+    """x^2 + y^2 + rate x y keeps its value, so the radius is at most 1 / sqrt(1 - rate / 2), here nearly reached."""
+    rows = closed_forms.bilinear_game(SMALL.n_steps, SMALL.game_rate)
+    kept = [r["turns_x"] ** 2 + r["turns_y"] ** 2 + SMALL.game_rate * r["turns_x"] * r["turns_y"] for r in rows]
+    assert kept == pytest.approx([1.0] * len(rows))
+    bound = 1 / math.sqrt(1 - SMALL.game_rate / 2)
+    assert bound == pytest.approx(1.025979, abs=1e-6)  # the claim's
+    assert bound - 1e-4 < outcome.scores["radius_turns_widest"].value <= bound
+    assert max(math.hypot(row["together_x"], row["together_y"]) for row in rows) > bound
+
+
 def test_theory_is_whole_repeatable_and_varies_with_the_seed(outcome):
     with deterministic("cpu"):
         again, other = (closed_forms.theory(SMALL, Streams(seed)) for seed in (0, 1))
