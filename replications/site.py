@@ -19,7 +19,7 @@ from lib.files import read_json, write_atomically
 from lib.reporting.exhibits import read_exhibits
 from lib.reporting.markup import VERDICTS, badge
 from lib.reporting.page import IndexEntry, index_page, render
-from lib.reporting.tables import config_table
+from lib.reporting.tables import config_table, with_minus
 from lib.results import Score, readable_json
 from replications import bench, papers, summary
 from replications.papers import Results
@@ -35,7 +35,8 @@ def write_site(root: Path) -> Path:
     reports = [read_json(path) for path in sorted(root.glob("*/*.report.json"))]
     reports.sort(key=lambda r: (ORDER.get(r["preset"], 3), r["preset"], r["paper"]))
     entries = [IndexEntry(href=f"{r['preset']}/{r['paper']}.html", **_told(r)) for r in reports]
-    index_page(root / "index.html", entries, speed=(root / "bench").is_dir())
+    summaries = sorted((p.parent.name for p in root.glob("*/summary.html")), key=lambda preset: ORDER.get(preset, 3))
+    index_page(root / "index.html", entries, summaries=summaries, speed=(root / "bench").is_dir())
     # What smoke computes means nothing, so it stands in no table and has no page.
     studies = list(_studies(root, [r for r in reports if r["preset"] != "smoke"]))
     _write_tables(root, studies)
@@ -80,8 +81,8 @@ def _write_tables(root: Path, studies: Sequence[Results]) -> None:
         ),
         "parzen": (
             "Parzen windows",
-            "Nats per image, as in table 1 of Goodfellow et al. 2014. No likelihood of the model: k-means centres beat"
-            " real images.",
+            "Nats per image, as in table 1 of Goodfellow et al. 2014. No likelihood of the model: on digits, k-means"
+            " centres beat real images.",
         ),
     }  # fmt: skip
     parts = [
@@ -148,7 +149,7 @@ def _write_claims(root: Path, studies: Sequence[Results]) -> None:
             rows.append(
                 {
                     **verdict._asdict(),
-                    "measured": verdict.measured.replace("-", "−"),
+                    "measured": with_minus(verdict.measured),
                     "badge": badge(verdict.verdict),
                     "statement": claim["statement"],
                     "where": claim["where"],

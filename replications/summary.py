@@ -5,8 +5,10 @@ measured; what says which model was measured (MODEL) may differ between its rows
 between its columns.
 """
 
+import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -54,7 +56,16 @@ BOUNDS = {  # estimator -> column, and what it is
 DIFFERENCES = ("gap", "excess", "kl")  # scores of those estimators that are no likelihood themselves
 # Words of a likelihood's name that its column or its table says already.
 _SAID = {"elbo", "iwae", "test", "ais", "lower", "upper", "few", "simulated", "bound", "appendix", "d", "is", "encoder",
-         "fitted", "pixels", "log", "marginal", "exact", "parzen"}  # fmt: skip
+         "fitted", "log", "marginal", "exact", "parzen"}  # fmt: skip
+# Observation models in a word of a table's name. None has the word of another, and most tables need none.
+_OBSERVED = {
+    "dynamic-binarised, one fixed draw for evaluation": "",
+    "pooled to 14 x 14, dynamic-binarised, one fixed draw for evaluation": "pooled",
+    "(value + uniform noise) / 256, a density on the unit cube": "unit-cube",
+    "(value + uniform noise) / 256, a density on the unit cube, one fixed draw for evaluation": "unit-cube-one-draw",
+    "pixels dequantised: (k + u) / 256, one fixed draw": "dequantised",
+    "N(G(z), sigma^2), pixels dequantised: (k + u) / 256, one fixed draw": "dequantised-generator",
+}
 Sort = Literal["model", "real images", "baseline"]
 REAL: Sort = "real images"
 BASELINE: Sort = "baseline"
@@ -136,14 +147,28 @@ def _tables(studies: Sequence[Results], find: Any, kind: str) -> list[Table]:
                 key = study.preset, json.dumps(found.shared, sort_keys=True)
                 row = study.paper.key, outcome.run.experiment, found.label
                 shared[key], sorts[row] = found.shared, found.sort
-                cells = grouped.setdefault(key, {}).setdefault(row, {})
-                cells.setdefault(found.column, []).append((outcome, score))
+                cell = grouped.setdefault(key, {}).setdefault(row, {}).setdefault(found.column, [])
+                values = {known.value for by, known in cell if by is outcome}
+                if not values:
+                    cell.append((outcome, score))
+                elif values != {score.value}:  # two names of one value are one run all the same
+                    raise ValueError(f"{outcome.run.name}: {name} is a second value of {found.column}")
     tables = []
     for (preset, text), rows in grouped.items():
         made = [Row(*row, sorts[row], {c: _cell(runs) for c, runs in cells.items()}) for row, cells in rows.items()]
-        tables.append(_table(kind, preset, shared[preset, text], made))
-    tables.sort(key=lambda t: (t.preset != "paper", -sum(row.sort == MODELS for row in t.rows), t.slug))
-    return _distinct(tables)
+        tables.append(_table(kind, preset, shared[preset, text], [row for row in made if not _is_twin(row, made)]))
+    tables = _distinct(tables)
+    return sorted(tables, key=lambda t: (t.preset != "paper", -sum(row.sort == MODELS for row in t.rows), t.slug))
+
+
+def _is_twin(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether the images drawn as `other` are the very ones of the row `real`: only scenes know their true images."""
+    values = {column: cell.reading.values for column, cell in row.cells.items()}
+    return row.label == "other" and any(
+        (twin.paper, twin.experiment, twin.label) == (row.paper, row.experiment, "real")
+        and {column: cell.reading.values for column, cell in twin.cells.items()} == values
+        for twin in rows
+    )
 
 
 def _cell(runs: Sequence[tuple[Finished, Score]]) -> Cell:
@@ -178,7 +203,8 @@ def _quality(experiment: str, name: str, score: Score) -> _Found | None:
         shared["into"] = words.pop(0)
     label = " ".join(words)
     anchor = experiment.startswith(("baselines", "anchors"))
-    sort: Sort = REAL if label == "real" else BASELINE if anchor or label == "untrained" else MODELS
+    # other: real images drawn without regard to the input, beside the true ones where a task has those
+    sort: Sort = REAL if label in ("real", "other") else BASELINE if anchor or label == "untrained" else MODELS
     column = metric_name(QUALITY[metrics[0]], network)
     # Never two settings of one metric in one column: the settings would be a table's own.
     shared["metrics"] = {} if _usual(metrics[0], own) else {column: own}
@@ -233,7 +259,8 @@ def _table(kind: str, preset: str, shared: dict[str, Any], rows: list[Row]) -> T
     if "into" in shared:
         what = f"{what} into {shared['into']}"
     by = shared.get("extractor") or shared.get("observation") or shared.get("estimator") or ""
-    return Table(f"{kind}-{preset}-{_slug(what)}", f"{what}: {by}", preset, shared, columns, rows)
+    slug = "-".join([kind, preset, _slug(what), *_unusual(shared)])
+    return Table(slug, f"{what}: {by}", preset, shared, columns, rows)
 
 
 def _place(column: str) -> tuple[int, float, str]:
@@ -248,14 +275,31 @@ def _slug(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
 
 
+def _unusual(shared: Mapping[str, Any]) -> list[str]:
+    """What a table's name says of its protocol: nothing where all test images are used, as they usually are observed.
+
+    From the protocol alone, whatever other tables there are: a published name must not pass to another table.
+    """
+    observed = _OBSERVED.get(shared["observation"], _digest(shared)) if "observation" in shared else ""
+    split, n = shared.get("split", "test"), shared.get("test images", shared.get("generated"))
+    known = registry.entries(registry.REGISTRY).get(shared.get("data", ""))
+    if split != "test":
+        counted = f"{_slug(split)}-{n}"
+    elif known is None or n == len(known.splits.get("test", ())):
+        counted = ""
+    else:
+        counted = f"{n}-test-images" if "test images" in shared else f"{n}-generated"
+    return [word for word in (observed, counted) if word]
+
+
+def _digest(shared: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
+
+
 def _distinct(tables: Sequence[Table]) -> list[Table]:
-    """Slugs that are identifiers: a second table of a name is told by a number, in the order of the tables."""
-    seen: dict[str, int] = {}
-    out = []
-    for table in tables:
-        seen[table.slug] = seen.get(table.slug, 0) + 1
-        out.append(table if seen[table.slug] == 1 else table._replace(slug=f"{table.slug}-{seen[table.slug]}"))
-    return out
+    """Slugs that are identifiers: where a protocol's words are those of another too, each has digits of its digest."""
+    count = Counter(table.slug for table in tables)
+    return [t if count[t.slug] == 1 else t._replace(slug=f"{t.slug}-{_digest(t.protocol)}") for t in tables]
 
 
 def cost_table(studies: Sequence[Results]) -> pd.DataFrame:
@@ -287,9 +331,17 @@ def caption(table: Table) -> str:
     if "extractor" in protocol:
         what = table.title.split(":")[0]
         counted = f"{protocol['generated']:,} generated images against {protocol['real']:,} real ones of {what}"
-        return f"Preset {table.preset}; {counted} ({protocol['split']} split); features of {protocol['extractor']}."
+        features = f"({protocol['split']} split); features of {protocol['extractor']}{_other_counts(table)}."
+        return f"Preset {table.preset}; {counted} {features}"
     told = f"Preset {table.preset}; {protocol['test images']:,} {protocol['split']} images of {protocol['data']}"
     return f"{told}; {protocol.get('observation') or protocol.get('estimator')}."
+
+
+def _other_counts(table: Table) -> str:
+    """The n of each column that is not what `row_n` says: recall's is the number of real images."""
+    first = {id(row): next(iter(row.cells.values())).n for row in table.rows}
+    counts = {(c, cell.n) for row in table.rows for c, cell in row.cells.items() if cell.n != first[id(row)]}
+    return "".join(f"; the n of {column} is {n:,}" for column, n in sorted(counts))
 
 
 def row_name(row: Row) -> str:
@@ -297,7 +349,7 @@ def row_name(row: Row) -> str:
 
 
 def row_n(row: Row) -> str:
-    """Over how many seeds or models, and how many images one of them was measured on."""
+    """Over how many seeds or models, and how many images one of them was measured on: of its first score."""
     cell = next(iter(row.cells.values()))
     several = f"{cell.reading.size} {'models' if cell.reading.models else 'seeds'}"
     return f"{several if cell.reading.size > 1 else '1 run'} × {cell.n:,}"

@@ -1,5 +1,6 @@
 """How a figure or table is cited: BibTeX and a sentence, made from its record and nothing else, so equal everywhere."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ from lib.reporting.latex import in_tex
 
 PUBLISHER = "The regen developers"
 SOFTWARE = "regen"
+_STOP = re.compile(r"(?<=\.)(?<!\bal\.)(?<!\.\.) ")  # after a sentence; not after "et al." and "0 .. 1"
+_NUMBERED = re.compile(r"(the paper's )?(table|figure|example) \w+\.", re.IGNORECASE)
 
 
 def bibtex(exhibit: Mapping[str, Any], paper: Mapping[str, Any] | None, preset: str) -> str:
@@ -67,6 +70,6 @@ def _year(exhibit: Mapping[str, Any]) -> str:
 
 
 def _first_sentence(caption: str) -> str:
-    """Captions go on to say how to read a figure; a citation wants its name."""
-    head, stop, _ = caption.partition(". ")
-    return head + "." if stop else caption
+    """Captions go on to say how to read a figure; a citation wants its name, and more than the paper's number of it."""
+    sentences = _STOP.split(caption)
+    return " ".join(sentences[: 2 if _NUMBERED.fullmatch(sentences[0]) else 1])

@@ -199,8 +199,8 @@ def _data(data: DataSet) -> Entity:
         "name": data.title or data.name,
         "alternateName": data.name,
         "identifier": f"sha256:{data.digest}",
-        "description": f"{data.name} as runs saw it, which is no part of this crate. The digest is over dtypes, shapes "
-        f"and bytes in memory. Licence of the data: {data.licence or 'not recorded'}.",
+        "description": f"{data.name} as runs saw it, whose bytes are not in this crate. The digest is over dtypes, "
+        f"shapes and bytes in memory. Licence of the data: {data.licence or 'not recorded'}.",
         "url": data.home,
     }
 

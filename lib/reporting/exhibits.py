@@ -85,17 +85,17 @@ def show_figure(
         raise UserError(f"{identifier} has no alternative text: say in one sentence what the figure shows")
     import matplotlib.pyplot as plt
 
-    open_before = plt.get_fignums()
+    open_before, kept = plt.get_fignums(), False
     try:
         content = _drawn(figure() if callable(figure) else figure, kind, folder)
     except WeightsAbsent:
         for begun in set(plt.get_fignums()) - set(open_before):  # Jupyter would show it below the cell, half drawn
             plt.close(begun)
-        content = _drawn_before(identifier, folder)
+        content, kept = _drawn_before(identifier, folder), True
     image = _image(content, kind, alt) if content else "<p><em>Not drawn: the weights of its run are not here.</em></p>"
     files = _write(content, identifier, folder)
     body = f'<figure id="{slug}" class="exhibit picture">{image}{_caption("Figure", identifier, caption)}</figure>'
-    return _record(Exhibit(identifier, "figure", plain(caption), alt, files, body, shows_data), folder)
+    return _record(Exhibit(identifier, "figure", plain(caption), alt, files, body, shows_data), folder, kept)
 
 
 def _drawn(figure: "Figure", kind: Literal["svg", "png"], folder: Path | None) -> dict[str, bytes]:
@@ -186,7 +186,8 @@ def show_table(
 def complete(folder: Path, paper: str, shown: str, made_from: Mapping[str, Any]) -> list[dict[str, Any]]:
     """After a notebook of `paper` was executed: enter what its exhibits were made from, and drop those it has no more.
 
-    shown: the notebook's markup. Files of dropped exhibits go as well. Returns the paper's exhibits.
+    shown: the notebook's markup. Files of dropped exhibits go as well. A figure that was kept from an earlier drawing
+    keeps what that was made from. Returns the paper's exhibits.
     """
     mine, others = [], []
     with _locked(folder):
@@ -195,7 +196,7 @@ def complete(folder: Path, paper: str, shown: str, made_from: Mapping[str, Any])
             if owner != paper:
                 others.append(entry)
             elif f'<figure id="{slug}" class="exhibit' in shown:
-                mine.append({**entry, "made_from": dict(made_from)})
+                mine.append({"made_from": dict(made_from), **entry})
         write_index(folder, [*others, *mine])
     kept = {name for entry in mine for name in entry["files"]}
     for path in (folder / paper).glob("*"):
@@ -235,13 +236,18 @@ def _index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _record(exhibit: Exhibit, folder: Path | None) -> Exhibit:
-    """Enter the exhibit in the folder's index, in place of one of the same identifier."""
+def _record(exhibit: Exhibit, folder: Path | None, kept: bool = False) -> Exhibit:
+    """Enter the exhibit in the folder's index, in place of one of the same identifier.
+
+    kept: its files are those of an earlier drawing. Else its `made_from` is left out, for `complete` to say.
+    """
     if folder is None:
         return exhibit
     with _locked(folder):
         known = {entry["identifier"]: entry for entry in read_exhibits(folder)}
-        known[exhibit.identifier] = {key: value for key, value in exhibit._asdict().items() if key != "html"}
+        before = known.get(exhibit.identifier, {})
+        origin = {"made_from": before["made_from"]} if kept and "made_from" in before else {}
+        known[exhibit.identifier] = {k: value for k, value in exhibit._asdict().items() if k != "html"} | origin
         write_index(folder, list(known.values()))
     return exhibit
 

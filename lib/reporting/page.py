@@ -60,6 +60,7 @@ def notebook_page(
 
     notebook = nbformat.read(executed, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if BANNER not in cell.metadata.get("tags", [])]
+    _say_once(notebook.cells)
     prose = Prose()
     exporter = HTMLExporter(
         template_name="regen",
@@ -86,6 +87,20 @@ def notebook_page(
     _write(target, text)
 
 
+def _say_once(cells: Sequence[Any]) -> None:
+    """Where cells that follow each other show the same notice and nothing else, leave it to the last of them."""
+    said = [_notice(cell) for cell in cells]
+    for cell, notice, following in zip(cells, said, said[1:], strict=False):
+        if notice and notice == following:
+            cell.outputs = []
+
+
+def _notice(cell: Any) -> str:
+    """The markup of a cell that shows a notice alone, else empty."""
+    shown = [output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])]
+    return shown[0] if len(shown) == 1 and shown[0].startswith('<div class="note ') else ""
+
+
 def render(template: str, target: Path, *, title: str, up: str = "", **values: Any) -> None:
     """Write one page of the site from a template of this package. up: the way from it to the site's root, as "../"."""
     kind = template.partition(".")[0]
@@ -107,13 +122,22 @@ class IndexEntry(NamedTuple):
 
 
 def index_page(
-    path: Path, entries: Sequence[IndexEntry], *, title: str = "Replication reports", speed: bool = False
+    path: Path,
+    entries: Sequence[IndexEntry],
+    *,
+    title: str = "Replication reports",
+    summaries: Sequence[str] = (),
+    speed: bool = False,
 ) -> None:
-    """Write the page that leads to the reports, in the order of `entries`. speed: whether bench.html lies beside it."""
+    """Write the page that leads to the reports, in the order of `entries`.
+
+    summaries: the presets whose folder holds a summary.html. speed: whether bench.html lies beside the index.
+    """
     cards = [{**entry._asdict(), "badges": _counted(entry.verdicts)} for entry in entries]
     totals = [{**card, "verdicts": {word: card["verdicts"].get(word, 0) for word in VERDICTS}} for card in cards]
     totals = [row for row in totals if any(row["verdicts"].values())]
-    render("reports.html.j2", path, title=title, cards=cards, totals=totals, words=VERDICTS, speed=speed)
+    shown: dict[str, Any] = {"cards": cards, "totals": totals, "summaries": summaries, "speed": speed}
+    render("reports.html.j2", path, title=title, words=VERDICTS, **shown)
 
 
 @functools.cache

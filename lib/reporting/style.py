@@ -87,15 +87,21 @@ def figure_files(
 
 
 def _plain_log_ticks(figure: "Figure") -> None:
-    """60, 100, 200 and not 6 x 10^1, 10^2, 2 x 10^2, on log axes that stay within 0.01 to 100,000."""
+    """0.1, 60, 100 and not 10^-1, 6 x 10^1, 10^2, on log axes that stay within 0.01 to 100,000."""
     from matplotlib.ticker import LogFormatter, LogFormatterSciNotation
+
+    class Plain(LogFormatter):
+        """Labels the ticks that LogFormatter does; that writes 1e-01 beside 1, and 2e+04."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
 
     for axis in _axes_of(figure):
         low, high = sorted(axis.get_view_interval())
         usual = type(axis.get_major_formatter()) is LogFormatterSciNotation
         if axis.get_scale() == "log" and usual and low >= 0.01 and high < 1e5:
-            axis.set_major_formatter(LogFormatter())
-            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+            axis.set_major_formatter(Plain())
+            axis.set_minor_formatter(Plain(minor_thresholds=(1, 0.4)))
 
 
 def _axes_of(figure: "Figure") -> "Iterator[Axis]":

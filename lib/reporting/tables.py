@@ -13,13 +13,22 @@ from lib.claims import Reading, Verdict, reported_text
 from lib.execution.runs import Failed, Finished, Run
 from lib.reporting.markup import badge
 
+# A sign stands before a digit, and not after a letter or digit, unless that is the e of an exponent.
+_SIGN = re.compile(r"(?:(?<!\w)|(?<=\de))-(?=\.?\d|inf)")
+_OF_A_NOTE = "the note says it: most often the paper is silent, or its code differs"
+
 
 def number(value: float, digits: int = 1, spread: float = math.nan) -> str:
     """`-101.23, 1, 0.4` as `−101.2 ± 0.4`; a dash for nan."""
     if math.isnan(value):
         return "–"
-    text = f"{value:,.{digits}f}".replace("-", "−")
-    return text if math.isnan(spread) else f"{text} ± {spread:.{digits}f}"
+    text = with_minus(f"{value:,.{digits}f}")
+    return text if math.isnan(spread) else f"{text} ± {spread:,.{digits}f}"
+
+
+def with_minus(text: str) -> str:
+    """`text` with the minus sign before its numbers; the hyphens of names (aevb-nz3) and ranges stay."""
+    return _SIGN.sub("−", text)
 
 
 def reading(found: Sequence[Finished], score: str) -> Reading | None:
@@ -62,7 +71,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "claim": v.claim,
             "verdict": badge(v.verdict),
             "reported": v.reported,
-            "measured": (v.measured or "–").replace("-", "−"),
+            "measured": with_minus(v.measured or "–"),
             "why": v.why,
         }
         for v in verdicts
@@ -82,14 +91,13 @@ def config_table(config: Any) -> pd.DataFrame:
 
 
 def departures_table(document: Mapping[str, Any]) -> pd.DataFrame:
-    """Numbered deviations (where we leave the paper) and notes (where the paper leaves a choice)."""
+    """Numbered deviations (where we leave the paper) and notes, which tell their reason in their text."""
     deviations = [
         {"number": d["id"], "what": d["what"], "why": d["why"], "expected effect": d["effect"]}
         for d in document["deviations"]
     ]
     notes = [
-        {"number": n["id"], "what": n["what"], "why": "the paper is silent", "expected effect": "–"}
-        for n in document["notes"]
+        {"number": n["id"], "what": n["what"], "why": _OF_A_NOTE, "expected effect": "–"} for n in document["notes"]
     ]
     return pd.DataFrame(deviations + notes)
 

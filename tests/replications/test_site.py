@@ -103,6 +103,12 @@ def test_index_tells_of_each_report_its_verdicts_device_and_cost():
             assert bool(re.search(rf"<li>{count} <span class=\"badge {word.replace(' ', '-')}\"", card)) == bool(count)
 
 
+def test_every_summary_is_linked_from_the_index():
+    summaries = {str(path.relative_to(PUBLISHED)) for path in PUBLISHED.glob("*/summary.html")}
+    assert summaries
+    assert summaries <= set(read(PUBLISHED / "index.html").links)
+
+
 def test_made_again_the_site_has_the_same_bytes(tmp_path):
     """Index, tables, claims, figures, method and a page a run, from the published runs alone."""
     copy = Path(shutil.copytree(PUBLISHED, tmp_path / "site"))

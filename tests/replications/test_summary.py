@@ -1,6 +1,7 @@
 """Tables across papers: unlike numbers never meet, and every number is one of a results.json."""
 
 import csv
+import itertools
 import json
 import math
 import statistics
@@ -97,6 +98,84 @@ def test_models_come_first_then_real_images_then_baselines():
         ("model", "digits"), ("real images", "baselines, real"),
         ("baseline", "baselines, noise"), ("baseline", "dcgan, untrained"),
     ]  # fmt: skip
+
+
+def test_real_images_of_other_scenes_are_real_images_and_no_row_is_there_twice():
+    """Where no true image is known, `other` and `real` are the same images; scenes have `other` alone."""
+    known = {"fid_b_other": fid(4.0, task="scenes"), "fid_b_input": fid(9.0, task="scenes")}
+    unknown = {"fid_b_real": fid(3.0, task="digits"), "fid_b_other": fid(3.0, task="digits")}
+    unlike = {"fid_b_real": fid(1.0, task="shapes"), "fid_b_other": fid(2.0, task="shapes")}
+    made = study(anchors_scenes=[known], anchors_digits=[unknown], anchors_shapes=[unlike])
+    tables = {table.protocol["task"]: table for table in summary.quality_tables([made])}
+    assert {task: [(row.label, row.sort) for row in table.rows] for task, table in tables.items()} == {
+        "scenes": [("other", "real images"), ("input", "baseline")],
+        "digits": [("real", "real images")],
+        "shapes": [("other", "real images"), ("real", "real images")],
+    }
+
+
+def test_a_caption_says_which_column_has_another_n():
+    recall = Score(0.5, 0.1, "share", True, 102, {**QUALITY, "real": 102})
+    precision = Score(0.6, 0.1, "share", True, 90, {**QUALITY, "real": 102})
+    (table,) = summary.quality_tables([study(one=[{"precision": precision, "recall": recall}])])
+    assert summary.row_n(table.rows[0]) == "1 run × 90"
+    assert summary.caption(table).endswith("features of digits-cnn; the n of recall[digits-cnn] is 102.")
+    (table,) = summary.quality_tables([study(one=[{"precision": precision}])])
+    assert summary.caption(table).endswith("features of digits-cnn.")
+
+
+def test_a_value_of_two_names_is_one_run():
+    """A decoder that ignores z has an exact likelihood, which stands under `elbo` and `iwae`."""
+    scores = {name: nats(-37.5, "exact log-likelihood", n=3, averaged_over="models") for name in ("elbo", "iwae")}
+    (table,) = summary.likelihood_tables([study(decoder_none=[scores])])
+    (row,) = table.rows
+    assert summary.row_n(row) == "3 models × 1,000"
+    assert summary.cell_text(row.cells["log p(x) (exact)"]) == "−37.50 ± 0.87"
+    scores["iwae"] = nats(-37.6, "exact log-likelihood", n=3, averaged_over="models")
+    with pytest.raises(ValueError, match=r"decoder-none.*iwae is a second value of log p\(x\)"):
+        summary.likelihood_tables([study(decoder_none=[scores])])
+
+
+def test_a_baseline_says_what_it_is():
+    (table,) = summary.likelihood_tables([study(baselines=[{"pixels_test": nats(-206, "exact log-likelihood")}])])
+    assert [(summary.row_name(row), row.sort) for row in table.rows] == [("baselines, pixels", "baseline")]
+
+
+def test_a_tables_name_tells_its_protocol_and_no_other_table_takes_it():
+    """Whichever of them are there, and however many rows they have."""
+    scores = {
+        "": {"elbo_test": nats(-5, "elbo")},
+        "-24-test-images": {"few_elbo": nats(-6, "elbo", n=24)},
+        "-pooled": {
+            "pooled_elbo": nats(
+                -7, "elbo", observation="pooled to 14 x 14, dynamic-binarised, one fixed draw for evaluation"
+            )
+        },
+        "-simulated-24": {"ais_upper": nats(-1, "annealed importance sampling, upper bound", 24, split="simulated")},
+    }
+    usual = "dynamic-binarised, one fixed draw for evaluation"
+    for found in scores.values():
+        for name, score in found.items():
+            if score.protocol["observation"] == "binary":
+                found[name] = score._replace(protocol={**score.protocol, "observation": usual})
+    for n in range(1, len(scores) + 1):
+        for ends in itertools.permutations(scores, n):
+            made = study(**{f"vae_{i}": [scores[end]] * 2 for i, end in enumerate(ends)}, more=[scores[ends[-1]]])
+            tables = summary.likelihood_tables([made])
+            assert {t.slug for t in tables} == {f"likelihood-laptop-mnist-5k{end}" for end in ends}
+            named = {t.slug: next(iter(t.rows[0].cells.values())).reading.mean for t in tables}
+            assert all(
+                named[f"likelihood-laptop-mnist-5k{end}"] == next(iter(scores[end].values())).value for end in ends
+            )
+
+
+def test_tables_that_no_word_tells_apart_have_digits_of_their_protocols():
+    alone, other = ({"fid": fid(1.0, weights=weights)} for weights in ("e1", "e2"))
+    assert [t.slug for t in summary.quality_tables([study(one=[alone])])] == ["quality-laptop-mnist-5k"]
+    slugs = {t.slug for t in summary.quality_tables([study(one=[alone], two=[other])])}
+    assert slugs == {t.slug for t in summary.quality_tables([study(one=[other], two=[alone] * 2)])}
+    assert len(slugs) == 2
+    assert all(slug.startswith("quality-laptop-mnist-5k-") and len(slug) == 30 for slug in slugs)
 
 
 def test_a_translation_stands_by_its_direction():

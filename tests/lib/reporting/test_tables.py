@@ -19,10 +19,17 @@ def test_a_number_and_its_spread_are_written_alike(value, digits, spread, text):
 
 @pytest.mark.parametrize(
     ("text", "read"),
-    [("aevb-nz3 -1.21 < frey-aevb-nz10 46.5", "aevb-nz3 −1.21 < frey-aevb-nz10 46.5"), ("-173.9 (sd 1)", "−173.9 (sd 1)"),
-     ("4.7e-15 (sd -5e-16)", "4.7e−15 (sd −5e−16)"), ("[-1, -.5]", "[−1, −.5]"), ("-inf", "−inf"), ("2026-05-03", "2026-05-03"),
-     ("one-sided", "one-sided"), ("name-3e-5", "name-3e−5")],
-)  # fmt: skip
+    [
+        ("aevb-nz3 -1.21 < frey-aevb-nz10 46.5", "aevb-nz3 −1.21 < frey-aevb-nz10 46.5"),
+        ("-173.9 (sd 1)", "−173.9 (sd 1)"),
+        ("4.7e-15 (sd -5e-16)", "4.7e−15 (sd −5e−16)"),
+        ("name-3e-5", "name-3e−5"),
+        ("[-1, -.5]", "[−1, −.5]"),
+        ("-inf", "−inf"),
+        ("2026-05-03", "2026-05-03"),
+        ("one-sided", "one-sided"),
+    ],
+)
 def test_signs_become_minus_and_hyphens_of_names_stay(text, read):
     assert with_minus(text) == read
 
