@@ -1,5 +1,6 @@
 """`regen`, or `python -m replications`: runs the command and turns every expected error into one sentence."""
 
+import errno
 import signal
 import sys
 
@@ -37,6 +38,8 @@ def main(*first: str) -> None:
             _stopped()
         raise
     except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+            sys.exit(_say(f"{error.strerror}: {error.filename}. Give another path.", 2))
         if not is_of_the_disk(error):
             raise
         where = f" ({error.filename})" if error.filename else ""

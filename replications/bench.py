@@ -125,6 +125,15 @@ def keep(record: dict[str, Any], root: Path) -> Path:
     return page
 
 
+def retell_cost(root: Path) -> None:
+    """What the kept costs say of published runs, as these are now; nothing is measured."""
+    from replications import cost
+
+    if (path := root / "bench" / "cost.json").is_file():
+        record = _read(path)
+        keep(record | {"rows": cost.retold(record["rows"])}, root)
+
+
 def write_page(root: Path) -> Path | None:
     """bench.html of what is kept below `root`; None where nothing is."""
     found = [_read(path) for part in parts() if (path := root / "bench" / f"{part}.json").is_file()]
@@ -148,7 +157,9 @@ def text(record: dict[str, Any]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        if not {"part", "machine", "rows", "seconds"} <= record.keys():
+            raise ValueError("it lacks part, machine, rows or seconds")
+    except (ValueError, AttributeError) as error:
         raise UserError(f"{path} is no measurement ({error}): delete it and run `regen bench` again.") from None
     return record
 

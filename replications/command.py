@@ -129,13 +129,14 @@ def report_papers(
         )
     for key in chosen:
         papers.plan(key, preset, seeds)  # a preset or a number that is wrong is told before anything is done
-    _require_writable(out)
+    reports.require_packages()
+    _require_writable(out, computed=True)
     cluster = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit}
     computed = [] if device == "none" else _compute(chosen, preset, seeds, cluster, device, None, out)
     code = _say_endings(computed) if computed else 0
     count = papers.default_seeds(preset) if seeds is None else seeds
     at_once = workers or os.cpu_count() or 1
-    where = papers.resolve_device(device)
+    where = papers.resolve_device("auto" if scheduler else device)  # the device that was asked for is the workers'
     for key, built in reports.build_all(chosen, preset, count, out, where, extra, timeout, at_once):
         print(f"{key}: {shown(built.page)}" + (" (partial)" if built.reason else ""))
         if built.reason:
@@ -284,7 +285,7 @@ def bench(
 def _chosen(keys: list[str] | None) -> list[str]:
     from replications import papers
 
-    return [papers.load(key).key for key in keys or known()]
+    return [papers.load(key).key for key in dict.fromkeys(keys or known())]
 
 
 def _compute(
@@ -308,7 +309,7 @@ def _compute(
         options = Options(device=where, deadline=deadline, processes=processes)
         if processes.first:
             runs = papers.chosen_runs(keys, preset, seeds, experiments)
-            _require_writable(out)
+            _require_writable(out, computed=True)
             reports = papers.compute_missing(runs, Store(out), options, **cluster)
             dismiss(processes)
         else:
@@ -318,12 +319,15 @@ def _compute(
     return reports
 
 
-def _require_writable(folder: Path) -> None:
+def _require_writable(folder: Path, computed: bool = False) -> None:
+    """UserError where nothing can be written, or what is computed would take the place of what is published."""
+    if computed and folder.resolve() == PUBLISHED.resolve():
+        raise UserError(f"{shown(folder)} is written to by `regen publish` alone: choose another --out.")
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another command with this folder may have been as far
     except OSError as error:
         raise UserError(f"Nothing can be written to {folder} ({error.strerror}): choose another --out.") from None
 

@@ -41,14 +41,34 @@ class Trained(NamedTuple):
 def measure(trained_seconds: float = TRAINED_SECONDS, patience: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
     """A row a paper and device, with the sum of its hours, then one an experiment. Hours: one run after the other."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows: list[dict[str, Any]] = []
+    with _Trials(str(device), trained_seconds, patience) as trials:
+        for runs in tqdm(_experiments(), "experiments", disable=None):
+            rows += [row for row in (_published(runs), _measured(runs, trials)) if row]
+    return [*_sums(rows), *rows]
+
+
+def retold(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a former measurement beside what is published now: nothing is trained, and what was published since
+    is no longer reckoned from its steps.
+    """
+    measured = {row["what"]: row for row in rows if row["how"] != "published"}
+    again: list[dict[str, Any]] = []
+    for runs in _experiments():
+        missing, of_steps = len(_missing(runs)), measured.get(f"{runs[0].paper} {runs[0].experiment}")
+        again += [row] if (row := _published(runs)) else []
+        if missing and of_steps:
+            hours, share = of_steps["hours of all"], missing / of_steps["runs"]
+            again.append(of_steps | {"runs": missing, "hours of all": None if hours is None else share * hours})
+    return [*_sums(again), *again]
+
+
+def _experiments() -> list[list[Run]]:
+    """The runs of every experiment that is planned."""
     experiments: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in (run for key in papers.known() for run in papers.plan(key, PRESET)):
         experiments[run.paper, run.experiment].append(run)
-    rows: list[dict[str, Any]] = []
-    with _Trials(str(device), trained_seconds, patience) as trials:
-        for runs in tqdm(experiments.values(), "experiments", disable=None):
-            rows += [row for row in (_published(runs), _measured(runs, trials)) if row]
-    return [*_sums(rows), *rows]
+    return list(experiments.values())
 
 
 def _published(runs: Sequence[Run]) -> dict[str, Any] | None:
@@ -64,8 +84,12 @@ def _record(run: Run) -> Path:
     return papers.PUBLISHED / "runs" / run.paper / run.fingerprint / "run.json"
 
 
+def _missing(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if not _record(run).is_file()]
+
+
 def _measured(runs: Sequence[Run], trials: "_Trials") -> dict[str, Any] | None:
-    missing = [run for run in runs if not _record(run).is_file()]
+    missing = _missing(runs)
     if not missing:
         return None
     trained = trials.of(missing[0])

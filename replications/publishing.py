@@ -97,6 +97,7 @@ def publish_again(key: str, preset: str, target: Path = PUBLISHED) -> list[Path]
 
 def publish_site(target: Path = PUBLISHED) -> list[Path]:
     """What spans papers, after their reports were published: the summaries, the site, the research object."""
+    from replications.bench import retell_cost
     from replications.crate import write_crate
     from replications.site import write_site
 
@@ -105,6 +106,7 @@ def publish_site(target: Path = PUBLISHED) -> list[Path]:
         built = reports.build_summary(preset, papers.default_seeds(preset), target)
         if built.reason:
             raise UserError(f"The summary of {preset} failed in {built.reason}.")
+    retell_cost(target)
     return [write_site(target), write_crate(target)]
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +38,16 @@ class Built(NamedTuple):
 SUMMARY = "summary"  # the notebook across papers
 
 
+def require_packages() -> None:
+    """UserError where the packages that only reports need are not installed; runs do without them."""
+    missing = [name for name in ("papermill", "nbformat", "nbconvert", "psutil") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"Reports need {', '.join(missing)}, which this environment lacks: `pip install 'regen[reports]'`."
+            " `regen run` computes without."
+        )
+
+
 def build(
     key: str, preset: str, seeds: int, root: Path, device: str, extra: Mapping[str, Any], timeout_s: float | None = None
 ) -> Built:
@@ -47,7 +58,8 @@ def build(
     """
     paper, folder = papers.load(key), root / preset
     parameters = {"preset": preset, "seeds": seeds, "run_dir": str(root.resolve()), "device": device, **extra}
-    if _stands(key, folder, _inputs(paper.notebook, parameters, root)):
+    inputs = _inputs(paper.notebook, parameters, root)
+    if _stands(key, folder, inputs):
         return Built(folder / f"{key}.html", "")
     execution = _execute(paper.notebook, folder, parameters, timeout_s)
     results = papers.read(key, preset, parameters["seeds"], root, needs_weights=device != "none")
@@ -55,7 +67,8 @@ def build(
     write_page(paper, preset, folder, None if execution.ok else execution)
     write_atomically(folder / f"{key}.verdicts.json", verdicts_json(results.verdicts()))
     write_atomically(folder / f"{key}.report.json", readable_json(_summary(results, execution.ok)))
-    _mark(key, folder, _inputs(paper.notebook, parameters, root) if execution.ok else "")
+    # The mark is of what was there before: a run that another command ended meanwhile may not be in the page.
+    _mark(key, folder, inputs if execution.ok else "")
     return Built(folder / f"{key}.html", _reason(key, execution))
 
 

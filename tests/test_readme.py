@@ -32,6 +32,7 @@ def test_the_scores_are_the_published_ones():
 def test_the_hours_are_the_published_ones():
     record = json.loads((PUBLISHED / "bench" / "cost.json").read_text())
     assert block("cost") == cost.markdown(record["rows"])
+    assert record["rows"] == cost.retold(record["rows"]), "runs were published since: publish_site tells"
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(((?!https?:)[^)#]+)\)", README))

@@ -93,10 +93,18 @@ def names() -> list[str]:
 def data_root(data_dir: Path | None = None) -> Path:
     """The argument; else REGEN_DATA; else `regen` in the user's cache folder (~/.cache on Linux)."""
     if data_dir is not None:
-        return Path(data_dir).expanduser().resolve()
+        return expanded(data_dir).resolve()
     if named := os.environ.get("REGEN_DATA"):
-        return Path(named).expanduser().resolve()
+        return expanded(named).resolve()
     return _cache_folder() / "regen"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path that a user gave, its ~ replaced. Raises UserError where ~ is nobody's here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"Whose folder ~ is in {path} is not known here: write the path in full.") from None
 
 
 def _cache_folder() -> Path:

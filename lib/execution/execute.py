@@ -48,7 +48,7 @@ class Report(NamedTuple):
 def not_begun(run: Run, options: Options) -> Report | None:
     """The report of a run for which there is no time left; None while there is."""
     late = options.deadline is not None and time.monotonic() >= options.deadline
-    return Report(run, "out of time", 0.0, "not begun") if late else None
+    return Report(run, "out of time", 0.0, "no time was left for it") if late else None
 
 
 @contextmanager

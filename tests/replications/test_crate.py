@@ -79,7 +79,8 @@ def test_what_is_published_is_described(published):
     assert {"width": 4, "seed": finished.seed, "algorithm_version": 1}.items() <= named.items()
     assert "5,000 digits of MNIST, 500 a class" in named
     folder = f"runs/vae2013/{finished.fingerprint}"
-    assert ids(actions[runs[0]]["result"]) == [f"{folder}/{n}" for n in ("results.json", "history.csv", "weights.safetensors")]
+    files = ("results.json", "history.csv", "weights.safetensors")
+    assert ids(actions[runs[0]]["result"]) == [f"{folder}/{name}" for name in files]
     page = actions["#page-smoke-vae2013"]
     assert ids(page["object"]) == [f"{folder}/results.json"] == ids(actions["#page-smoke-summary"]["object"])
     assert ids(page["result"]) == [

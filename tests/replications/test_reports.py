@@ -7,9 +7,11 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lib.errors import UserError
 from lib.files import write_atomically
 from replications import reports
 
@@ -76,6 +78,31 @@ def test_the_source_counts(root, monkeypatch):
     assert other != before
     write_atomically(root / "lib/a.py", "a = 2")
     assert inputs(root) != other
+
+
+def test_a_run_that_ends_while_the_page_is_made_is_in_no_mark(tmp_path, monkeypatch):
+    """It may be another paper's, which the page shows as not run."""
+
+    def execute(*_):
+        write_atomically(tmp_path / "runs/vae2013/ef56/SHA256SUMS", "3 results.json")
+        return SimpleNamespace(ok=True)
+
+    marks = []
+    monkeypatch.setattr(reports, "_execute", execute)
+    for name in ("_complete", "write_page", "_reason"):
+        monkeypatch.setattr(reports, name, lambda *_: "")
+    monkeypatch.setattr(reports, "_mark", lambda key, folder, mark: marks.append(mark))
+    reports.build("gan2014", "smoke", 1, tmp_path, "none", {})
+    parameters = {"preset": "smoke", "seeds": 1, "run_dir": str(tmp_path.resolve()), "device": "none"}
+    assert marks != [reports._inputs(reports.papers.load("gan2014").notebook, parameters, tmp_path)]
+    assert len(marks[0]) == 64
+
+
+def test_packages_that_only_reports_need_are_named(monkeypatch):
+    reports.require_packages()
+    monkeypatch.setattr(reports, "find_spec", lambda name: None if name in ("psutil", "nbconvert") else name)
+    with pytest.raises(UserError, match=r"Reports need nbconvert, psutil, .*regen\[reports\]"):
+        reports.require_packages()
 
 
 def build_all(keys, monkeypatch, build, at_once=2):
