@@ -165,6 +165,15 @@ def test_page_opens_quickly_quietly_and_no_wider_than_a_phone(page, browser, loa
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 375
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["tables.html", "bench.html"])
+def test_wide_tables_fit_a_screen(name, browser, load):
+    """Else their last columns, such as n, would be seen by those alone who look for them."""
+    load(PUBLISHED / name, 1280)
+    wide = "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert browser.execute_script(wide) == 0
+
+
 AXE = """const done = arguments[arguments.length - 1];
 axe.run(document, {runOnly: arguments[0]})
    .then(found => done(found.violations.map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 300)])));"""
