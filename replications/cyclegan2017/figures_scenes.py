@@ -77,7 +77,8 @@ def table_caption(results: Results, name: str) -> str:
         f"{name.capitalize()}. {way[TABLES[name][0]]}; {config.n_test} scenes of {config.side} × {config.side}, "
         f"{config.n_steps:,} steps of {config.batch}; mean over seeds ± standard deviation. Information: what the "
         "output's class tells of the true one, over the entropy of the true one; the place in the image alone tells "
-        "some of it. Reported (pixel / class / IoU): Cityscapes and FCN-8s. Absolute values are not comparable; the "
+        "some of it. Class IoU: of each class the pixels that both maps give it, of those that either does, mean over "
+        "classes. Reported (pixel / class / IoU): Cityscapes and FCN-8s. Absolute values are not comparable; the "
         f"order of rows is what is judged.{unchecked}"
     )
 

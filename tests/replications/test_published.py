@@ -54,6 +54,25 @@ def test_published_runs_are_the_runs_of_the_plan():
     assert published <= known, "runs of an older plan are still there"
 
 
+@pytest.mark.parametrize("key", papers.known())
+def test_claims_name_scores_that_their_runs_have(key):
+    """Of a misspelt one a page would say "not run" for ever. Experiments that are nowhere published are not asked."""
+    scores: dict[str, set[str]] = {}
+    for folder in (folder for folder in RUNS if folder.parent.name == key):
+        results = json.loads((folder / "results.json").read_text())
+        scores.setdefault(results["experiment"], set()).update(results["scores"])
+    named = [
+        name.split(".", 1)
+        for claim in papers.load(key).document["claims"]
+        if "test" in claim
+        for name in claim["test"].get("increasing") or [claim["test"].get("score", "")]
+        if name
+    ]
+    asked = [(experiment, score) for experiment, score in named if experiment in scores]
+    assert len(asked) > len(named) / 2
+    assert [(experiment, score) for experiment, score in asked if score not in scores[experiment]] == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not RUNS, reason=NO_RUNS)
 def test_a_run_made_again_is_the_published_one(tmp_path):

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from lib.errors import RunFailed
+from lib.training import processes
+
 PROGRAM = Path(__file__).with_name("two_processes.py")
 
 
@@ -44,4 +47,9 @@ def test_when_one_process_ends_the_other_ends_and_says_so(
     assert done.returncode == 1
     assert "went home" not in done.stdout
     said = {"dies": "Another process of this training has ended", "crashes": "no such column"}[what.split()[0]]
-    assert said in done.stderr or "SIGTERM" in done.stderr  # torchrun may be faster than the sentence
+    assert said in done.stderr or "SIGTERM" in done.stderr  # torchrun may be faster than the sentence, which is below
+
+
+def test_what_the_other_process_left_behind_is_a_sentence() -> None:
+    with pytest.raises(RunFailed, match="Another process of this training has ended"), processes._listening():
+        raise RuntimeError("connection reset\nby peer")
