@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,10 @@ def load(browser: Any) -> Callable[..., None]:
         browser.get("about:blank")  # else a page that is open already would only jump to the anchor
         browser.get_log("browser")
         browser.get(path.as_uri() + anchor)
+        # On a busy machine this was once over before the page's script had run.
+        loaded = "return document.readyState === 'complete' && location.protocol === 'file:'"
+        while not browser.execute_script(loaded):
+            time.sleep(0.05)
 
     return load
 

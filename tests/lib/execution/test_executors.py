@@ -152,7 +152,7 @@ def _impatient(client: Callable[..., object], address: str, timeout: float) -> o
     ("limit", "scheduler", "sentence"),
     [
         ("much", None, "'much' is no amount of memory: write 4GB"),
-        ("100MB", None, "100MB is too little"),
+        ("100MB", None, "'100MB' is too little"),
         ("4GB", "tcp://there:1", "those of a scheduler have their own"),
     ],
 )
