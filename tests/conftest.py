@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +124,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def load(browser: Any) -> Callable[..., None]:
     """Open a page at a width of the window, light or dark."""
+    from selenium.webdriver.support.ui import WebDriverWait
 
     def load(path: Path, width: int = 1280, dark: bool = False, anchor: str = "") -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -136,8 +136,7 @@ def load(browser: Any) -> Callable[..., None]:
         browser.get(path.as_uri() + anchor)
         # On a busy machine this was once over before the page's script had run.
         loaded = "return document.readyState === 'complete' && location.protocol === 'file:'"
-        while not browser.execute_script(loaded):
-            time.sleep(0.05)
+        WebDriverWait(browser, 60).until(lambda browser: browser.execute_script(loaded))
 
     return load
 
