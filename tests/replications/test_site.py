@@ -174,6 +174,21 @@ def test_wide_tables_fit_a_screen(name, browser, load):
     assert browser.execute_script(wide) == 0
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("page", SAMPLE, ids=NAMES)
+def test_nothing_is_cut_off_on_paper(page, browser, load):
+    """On A4 between the style sheet's margins, 174 mm, which are 658 pixels of CSS."""
+    load(page, 658)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    wide = """return [...document.querySelectorAll('table, pre, img, math, p')]
+        .filter(e => e.getBoundingClientRect().right > 658)
+        .map(e => e.closest('[id]')?.id ?? e.outerHTML.slice(0, 80))"""
+    assert browser.execute_script(wide) == []
+    clipped = """return [...document.querySelectorAll('.scroll, .output, .display-math')]
+        .filter(e => getComputedStyle(e).overflowX !== 'visible').length"""
+    assert browser.execute_script(clipped) == 0
+
+
 AXE = """const done = arguments[arguments.length - 1];
 axe.run(document, {runOnly: arguments[0]})
    .then(found => done(found.violations.map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 300)])));"""
