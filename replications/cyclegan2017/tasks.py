@@ -81,11 +81,12 @@ def _scenes(config: Size) -> Loaded:
 
 # The 6,450 scenes of `paper` take three minutes of a thread: runs of one process share them, as they do data sets.
 _drawn_scenes = functools.lru_cache(maxsize=3)(scenes.scenes)
+_drawn_paintings = functools.lru_cache(maxsize=2)(scenes.paintings)
 
 
 def _paintings(config: Size) -> Loaded:
     """A: paintings; B: photographs; of different scenes, each with its own light, NOTE cyclegan2017-N22."""
-    a, test_a = (scenes.paintings(n, config.side, seed)
+    a, test_a = (_drawn_paintings(n, config.side, seed)
                  for n, seed in ((config.n_train, A_SEED), (config.n_test, TEST_SEED + 1)))  # fmt: skip
     b, test_b = (_drawn_scenes(n, config.side, seed).photographs
                  for n, seed in ((config.n_train, B_SEED), (config.n_test, TEST_SEED)))  # fmt: skip
