@@ -182,7 +182,8 @@ def _judge_number(claim: Mapping[str, Any], outcomes: Outcomes) -> tuple[Word, s
         allowed, rule = test["within_stderr"] * reading.stderr, f"{test['within_stderr']:g} standard errors"
     close = distance <= allowed
     compare = "within" if close else "beyond"
-    why = f"|measured - reported| = {distance:.2g}, {compare} the tolerance of {rule}; {_seeds(reading)}."
+    digits = 2 if close or float(f"{distance:.2g}") > allowed else 6  # so that it does not read like the tolerance
+    why = f"|measured - reported| = {distance:.{digits}g}, {compare} the tolerance of {rule}; {_seeds(reading)}."
     return _word(close), why, str(reading)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from lib.claims import experiments_of
+from lib.claims import Reading, experiments_of
 from lib.execution.runs import Failed, Finished, Run
 from lib.results import Score
 
@@ -40,6 +40,9 @@ UNSAID = {  # what records that lack a key are taken to say
 }
 
 
+CHANCE = 4  # standard errors; the bands of trained scores are as wide, six deviations of a seed: see claims.yaml
+
+
 class Drift(NamedTuple):
     """One published score beside the fresh one, both in `unit`; new is None where the fresh run lacks it.
 
@@ -56,6 +59,8 @@ class Drift(NamedTuple):
     band: float
     allowed: float
     cause: str
+    stderrs: tuple[float, float] = (math.nan, math.nan)  # of old and new
+    models: int = 0  # see Reading
 
     @property
     def moved(self) -> bool:
@@ -109,7 +114,9 @@ def compare(old: Finished | Failed | None, new: Finished | Failed | None, bands:
             distance = math.inf
         cause = "" if equal else _cause([*unlike, *differences], old, new)
         allowed = 0.0 if exact else band
-        compared.append(Drift(new.run, label, was.unit, *pair, distance, band, allowed, cause))
+        models = was.n if was.protocol.get("averaged_over") == "models" else 0
+        stderrs = was.stderr, now.stderr
+        compared.append(Drift(new.run, label, was.unit, *pair, distance, band, allowed, cause, stderrs, models))
     return compared
 
 
@@ -188,6 +195,22 @@ def of_claim(test: Mapping[str, Any], compared: Sequence[Drift]) -> list[Drift]:
         if drift.moved
         and (f"{drift.run.experiment}.{drift.score}" in names if names else drift.run.experiment in involved)
     ]
+
+
+def by_chance(of_score: Sequence[Drift]) -> bool:
+    """Whether the mean of one score, given for each of its seeds, moved no further than two draws of it may lie apart.
+
+    That is CHANCE standard errors of the difference, from the spreads over seeds or models. False where there is none.
+    """
+    seeds = [drift for drift in of_score if drift.new is not None]
+    if not seeds or len(seeds) < len(of_score):
+        return False
+    old, new = (
+        Reading(tuple(values), tuple(d.stderrs[i] for d in seeds), seeds[0].unit, seeds[0].models)
+        for i, values in enumerate(([d.old for d in seeds], [d.new for d in seeds if d.new is not None]))
+    )
+    stderr = math.hypot(*(side.spread / math.sqrt(side.size) for side in (old, new)))
+    return abs(new.mean - old.mean) <= CHANCE * stderr
 
 
 def largest_first(compared: Sequence[Drift]) -> list[Drift]:

@@ -157,7 +157,8 @@ def verdicts(
 ) -> None:
     """The claims table, and the scores beside the published ones; exit 1 if a verdict fell or a score drifted.
 
-    On another kind of machine, an order that fell while what it compares stayed in its bands is told and not counted.
+    On another kind of machine, a verdict that fell by chance while its scores stayed in their bands is told and not
+    counted.
     """
     from lib.claims import counts, fallen
     from replications import drift, papers, reports

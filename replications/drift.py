@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.claims import Verdict
-from lib.drift import Drift, compare, largest_first, of_claim
+from lib.drift import Drift, by_chance, compare, largest_first, of_claim
 from lib.errors import UserError
 from lib.execution.runs import Failed, Finished, Run, Store, damage
 from lib.results import canonical_json, score_from_json
@@ -79,9 +79,11 @@ def summary(compared: Sequence[Drift], preset: str) -> str:
 
 
 def complaints(fell: Sequence[tuple[Verdict, Verdict]], compared: Sequence[Drift]) -> tuple[list[str], list[str]]:
-    """What the gate says: each verdict that fell with the scores of its test that moved, then every other drift; and
-    apart, as no complaint, the orders that fell by moves that another kind of machine is allowed: a test of means near
-    its limit is decided by rounding. A number has a tolerance of its own, and no such excuse.
+    """What the gate says: each verdict that fell with the scores of its test that moved, then every other drift.
+
+    And apart, as no complaint, the verdicts that fell by moves that another kind of machine is allowed, for rounding
+    decides where a mean lies near its limit: orders, and numbers that moved as another draw of the same models may. A
+    number without spread, as of a closed form, is held to its tolerance.
     """
     said: list[str] = []
     allowed: list[str] = []
@@ -90,14 +92,20 @@ def complaints(fell: Sequence[tuple[Verdict, Verdict]], compared: Sequence[Drift
         fell_so = f"fell from {old.verdict} (published: {old.measured}) to {new.verdict}"
         sentence = f"{new.paper}/{new.claim} {fell_so}: {new.why}"
         test = next(c for c in load(new.paper).document["claims"] if c["id"] == new.claim).get("test", {})
-        involved = of_claim(test, [drift for drift in compared if drift.run.paper == new.paper]) if test else []
-        judged = "increasing" in test and new.verdict != "not run"
-        within = judged and bool(involved) and not any(drift.drifted for drift in involved)
+        own = [drift for drift in compared if drift.run.paper == new.paper]
+        involved = of_claim(test, own) if test else []
+        near = "increasing" in test or ("score" in test and by_chance(_seeds_of(test["score"], own)))
+        within = near and new.verdict != "not run" and bool(involved) and not any(d.drifted for d in involved)
         if within:
-            sentence += " Not counted: what it compares moved within its bands, on another machine."
+            sentence += " Not counted: its scores moved within their bands, on another machine."
         (allowed if within else said).extend([sentence, *_lines(involved, "    ")])
         told += largest_first(involved)[:TOLD]
     return said + _lines([drift for drift in compared if drift.drifted and drift not in told]), allowed
+
+
+def _seeds_of(name: str, compared: Sequence[Drift]) -> list[Drift]:
+    """experiment.score of every seed, moved or not."""
+    return [drift for drift in compared if f"{drift.run.experiment}.{drift.score}" == name]
 
 
 def _lines(drifts: Sequence[Drift], indent: str = "") -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lib.claims import load_claims
-from lib.drift import Drift, allowed_move, compare, largest_first, of_claim, same_bits_expected
+from lib.drift import Drift, allowed_move, by_chance, compare, largest_first, of_claim, same_bits_expected
 from lib.execution.runs import Failed, Finished, Run
 from lib.results import Score
 
@@ -237,6 +237,32 @@ def test_of_a_claim_come_the_scores_that_moved(test: dict[str, Any], names: list
     old = finished({"x": score(1.0), "y": score(1.0), "still": score(1.0)})
     new = finished({"x": score(1.1), "y": score(9.0), "still": score(1.0)}, **ELSEWHERE)
     assert [drift.score for drift in of_claim(test, compare(old, new, BANDS))] == names
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ((1.0, 2.0, 3.0), (4.2, 5.2, 6.2), True),  # means 3.2 apart, four standard errors of the difference are 3.27
+        ((1.0, 2.0, 3.0), (4.3, 5.3, 6.3), False),
+        ((3.0, 2.0, 1.0), (-0.2, -1.2, -2.2), True),
+        ((1.0, 1.0, 1.0), (1.1, 1.1, 1.1), False),  # exact, so no chance
+        ((1.0,), (1.001,), False),
+    ],
+)
+def test_by_chance_is_told_from_the_spread_over_seeds(old: Any, new: Any, expected: bool) -> None:
+    pairs = zip(old, new, strict=True)
+    seeds = [only(finished({"x": score(a)}), finished({"x": score(b)}, **ELSEWHERE)) for a, b in pairs]
+    assert by_chance(seeds) is expected
+
+
+@pytest.mark.parametrize(("over", "expected"), [("models", True), ("images", False)])
+def test_by_chance_is_told_from_the_spread_over_models_of_one_run(over: str, expected: bool) -> None:
+    sides = [score(value, stderr=0.1, averaged_over=over) for value in (1.0, 1.5)]
+    drift = only(finished({"x": sides[0]}), finished({"x": sides[1]}, **ELSEWHERE))
+    assert by_chance([drift]) is expected
+    assert not by_chance([drift._replace(new=1.6)])
+    assert not by_chance([drift._replace(new=None)])
+    assert not by_chance([])
 
 
 def test_the_largest_are_those_furthest_out_of_their_bands() -> None:

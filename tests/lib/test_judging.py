@@ -78,6 +78,10 @@ class TestNumber:
         assert got.measured == "10.5 (sd 1.8)"  # 1.8028: divisor n - 1
         assert "|measured - reported| = 0.5, within the tolerance of 0.5; 3 seeds." in got.why
 
+    def test_what_is_just_beyond_the_tolerance_does_not_read_like_it(self) -> None:
+        got = verdict(claim({"score": "a.level", "within": 0.5}), seeds("a", 10.5025))
+        assert "|measured - reported| = 0.5025, beyond the tolerance of 0.5; 1 seed." in got.why
+
     @pytest.mark.parametrize(
         ("n", "off", "word"),
         [(1, 0.79, "replicated"), (1, 0.81, "not replicated"), (4, 0.39, "replicated"), (4, -0.41, "not replicated")],
