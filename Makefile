@@ -38,7 +38,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 CORES = $(shell getconf _NPROCESSORS_ONLN || echo 1)
 PARALLEL = --numprocesses $(shell expr $(CORES) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: $(READY)  ## the tests of every push: 6 minutes on two cores, 14 to 18 on slow ones, the environment made
+test: $(READY)  ## the tests of every push: 6 minutes on two cores, 14 to 19 on slow ones, the environment made
 	@$(BIN)/pytest $(PARALLEL) -m "not slow" --durations=10 $(ARGS)
 
 test-all: $(READY)  ## those and the slow ones
