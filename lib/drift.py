@@ -202,13 +202,12 @@ def by_chance(of_score: Sequence[Drift]) -> bool:
 
     That is CHANCE standard errors of the difference, from the spreads over seeds or models. False where there is none.
     """
-    seeds = [drift for drift in of_score if drift.new is not None]
-    if not seeds or len(seeds) < len(of_score):
+    found = [drift.new for drift in of_score if drift.new is not None]
+    if not found or len(found) < len(of_score):
         return False
-    old, new = (
-        Reading(tuple(values), tuple(d.stderrs[i] for d in seeds), seeds[0].unit, seeds[0].models)
-        for i, values in enumerate(([d.old for d in seeds], [d.new for d in seeds if d.new is not None]))
-    )
+    unit, models = of_score[0].unit, of_score[0].models
+    old = Reading(tuple(drift.old for drift in of_score), tuple(drift.stderrs[0] for drift in of_score), unit, models)
+    new = Reading(tuple(found), tuple(drift.stderrs[1] for drift in of_score), unit, models)
     stderr = math.hypot(*(side.spread / math.sqrt(side.size) for side in (old, new)))
     return abs(new.mean - old.mean) <= CHANCE * stderr
 
