@@ -64,7 +64,7 @@ def presets() -> dict[str, dict[str, HierarchiesConfig]]:
     sizes: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
         "smoke": (tiny, 5 * (8,), {"data": "mnist-5k", "n_steps": 6, "n_models": 2, "n_layers": 1, "batch": 20,
                                    "n_importance": 4, "n_train_draws": 2, "n_train_images": 100}),
-        "laptop": (small, 5 * (64,), {"data": "mnist-5k", "n_steps": 1000, "n_layers": 1, "batch": 50,
+        "laptop": (small, 5 * (64,), {"data": "mnist-5k", "n_steps": 600, "n_layers": 1, "batch": 50,
                                       "learning_rate": 3e-3}),
         "paper": (full, (512, 256, 128, 64, 32), {"data": "mnist", "n_steps": 100_000, "learning_rate": 1e-3}),
     }  # fmt: skip

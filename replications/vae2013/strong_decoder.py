@@ -60,7 +60,7 @@ def presets() -> dict[str, dict[str, StrongDecoderConfig]]:
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {"data": "mnist-5k", "n_steps": 4, "n_models": 2, "n_channels": 4, "n_hidden": 8, "reach": 2,
                   "n_draws": 2, "n_spread_codes": 4, "n_codes": 2, "n_repeats": 2},
-        "laptop": {"data": "mnist-5k", "n_steps": 300},
+        "laptop": {"data": "mnist-5k", "n_steps": 200},
         "paper": {"data": "mnist", "n_steps": 20_000, "n_channels": 64, "reach": 6, "learning_rate": 1e-3},
     }  # fmt: skip
     extra: dict[str, dict[str, Any]] = {decoder: {} for decoder in DECODERS} | {"free-bits": {"free_bits": 4.0}}

@@ -97,7 +97,7 @@ class CalibrationConfig:
 class FigureTwoConfig:
     """Figure 2: the optimal discriminator and critic between two Gaussians on a line; NOTE wgan2017-N20."""
 
-    n_steps: int = 3000  # ours
+    n_steps: int = 2000  # ours
     n_models: int = 5  # ours
     real_mean: float = -3.0  # the paper does not state it
     fake_mean: float = 3.0  # the paper does not state it
@@ -137,7 +137,7 @@ class ToyConfig:
 class SurfacesConfig:
     """Gulrajani 2017, figure 1: value surfaces of critics whose generator is held at data + N(0, I)."""
 
-    n_steps: int = 1500  # ours: critic updates; Gulrajani 2017, code: 500,000; DEVIATION wgan2017-D33
+    n_steps: int = 900  # ours: critic updates; Gulrajani 2017, code: 500,000; DEVIATION wgan2017-D33
     width: int = 64  # ours; Gulrajani 2017, code: 512; DEVIATION wgan2017-D33
     n_layers: int = 3  # Gulrajani 2017, code: hidden layers
     batch: int = 128  # ours; Gulrajani 2017, code: 256; DEVIATION wgan2017-D33
@@ -155,7 +155,7 @@ class SurfacesConfig:
 class DepthConfig:
     """Gulrajani 2017, figure 1b: gradient norms by layer of a 12-layer critic, and where its weights end."""
 
-    n_steps: int = 150  # ours: generator updates; Gulrajani 2017, code: 100,000; DEVIATION wgan2017-D34
+    n_steps: int = 100  # ours: generator updates; Gulrajani 2017, code: 100,000; DEVIATION wgan2017-D34
     n_critic: int = 5  # Gulrajani 2017
     width: int = 64  # ours; Gulrajani 2017's is not stated, 512 in their code
     n_layers: int = 12  # Gulrajani 2017: of the generator too
@@ -175,7 +175,7 @@ class MomentumConfig:
     """Section 4.3's negative result: momentum on the critic; many small image models side by side."""
 
     data: str  # ours
-    n_steps: int = 900  # ours: generator updates; DEVIATION wgan2017-D51
+    n_steps: int = 600  # ours: generator updates; DEVIATION wgan2017-D51
     n_models: int = 3  # ours: models an arm
     width: int = 32  # ours: units of the two hidden layers; DEVIATION wgan2017-D50
     n_latent: int = 32  # ours; code: 100
