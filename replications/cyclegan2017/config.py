@@ -51,7 +51,7 @@ class MixturesConfig:
     cycle_a: float = 10.0  # section 4: lambda of |F(G(a)) - a|
     cycle_b: float = 10.0  # section 4: lambda of |G(F(b)) - b|
     identity: float = 0.0  # section 5.2: 0, or 5 (0.5 lambda) with the identity loss
-    n_steps: int = 1000  # ours: translator updates; DEVIATION cyclegan2017-D41
+    n_steps: int = 1600  # ours: translator updates; DEVIATION cyclegan2017-D41
     n_models: int = 24  # ours: models a variant
     width: int = 64  # ours; DEVIATION cyclegan2017-D40
     n_layers: int = 2  # ours: hidden layers of translators and discriminators; DEVIATION cyclegan2017-D40

@@ -77,7 +77,7 @@ TINY: Mapping[str, Any] = {
 # DEVIATION cyclegan2017-D5: no crops, and no mirroring at laptop.
 # DEVIATION cyclegan2017-D33: five times the paper's rate at laptop.
 SMALL: Mapping[str, Any] = {
-    "n_steps": 200, "batch": 4, "n_train": 1000, "n_test": 200, "n_filters": 16, "n_blocks": 2, "n_critic_filters": 16,
+    "n_steps": 300, "batch": 4, "n_train": 1000, "n_test": 200, "n_filters": 16, "n_blocks": 2, "n_critic_filters": 16,
     "n_critic_layers": 2, "learning_rate": 1e-3,
 }  # fmt: skip
 CIFAR10: Mapping[str, Any] = {
