@@ -142,7 +142,7 @@ PRESETS: Mapping[str, Mapping[str, Config]] = {
         "surfaces": SurfacesConfig(),  # DEVIATION wgan2017-D33
         "depth": DepthConfig(),  # DEVIATION wgan2017-D34
         "distances": DistancesConfig(),
-        **critics((1800, 1200, 900, 1500, 1200)),
+        **critics((3000, 2000, 1500, 2500, 2000)),
         "figure-two": FigureTwoConfig(),
     },
     "paper": {
