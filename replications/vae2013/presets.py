@@ -119,7 +119,7 @@ def _presets() -> Mapping[str, Mapping[str, Any]]:
             **marginal(1000, 4000, data="mnist-5k", n_samples=10_000, n_points=2, n_images=100, burn_in=40,
                        n_importance=500),
             **iwae((5, 1), 3, data="mnist-5k", **few),
-            **convolutional(data="mnist-5k", n_samples=18_000, n_elbo_draws=2, n_importance=10),
+            **convolutional(data="mnist-5k", n_samples=30_000, n_elbo_draws=2, n_importance=10),
             **class_conditional((4000, 1000, 100), data="mnist-5k", n_steps=600, n_draws=4, n_importance=20),
             **HIERARCHIES["laptop"], **DECODERS["laptop"],
             **checks("mnist-5k"),
