@@ -31,7 +31,7 @@ class ImagesConfig:
     n_long_start: int = 25  # code: iterations at the start that are long; DEVIATION wgan2017-D6 at laptop
     long_every: int = 500  # code: and every so many of them
     penalty: float = 10.0  # Gulrajani 2017: lambda
-    batch: int = 64  # Algorithm 1
+    batch: int = 64  # Algorithm 1; DEVIATION wgan2017-D8 at laptop
     n_latent: int = 100  # code: N(0, I)
     n_filters: int = 64  # code; DEVIATION wgan2017-D4 at laptop
     n_hidden: int = 512  # section 4.2: units of an MLP's layers

@@ -157,7 +157,7 @@ def test_a_diverging_run_stops_with_a_sentence(data, tmp_path):
 def test_evaluation_steps_are_even_on_a_log_axis():
     steps = sorted(evaluation_steps(PRESETS["laptop"]["aevb-nz20"]))
     assert steps[0] == 1
-    assert steps[-1] == 825
+    assert steps[-1] == 464
     ratios = [b / a for a, b in pairwise(steps) if a > 20]
     assert max(ratios) < 1.3
 
